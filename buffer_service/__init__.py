@@ -1,0 +1,1 @@
+"""Captures MQTT and OPC UA losslessly into an append-only log of Parquet segments."""

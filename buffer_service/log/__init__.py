@@ -1,0 +1,1 @@
+"""The capture log: hot rows, sealed segments, the manifest."""

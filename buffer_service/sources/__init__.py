@@ -1,0 +1,1 @@
+"""Inputs, each behind the same small interface."""

@@ -1,0 +1,1 @@
+"""Analytics of production lines as pure functions of a capture log and settings."""

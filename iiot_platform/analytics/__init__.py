@@ -1,0 +1,1 @@
+"""The algorithms, one per file: arrays and a state in, arrays and a state out."""

@@ -1,0 +1,1 @@
+"""The plant file and the settings that follow from it."""

@@ -1,0 +1,110 @@
+"""The contract between buffer and platform: segment files and the manifest, nothing else.
+
+The buffer writes both, the platform reads both. A *stream* is a line's log; offsets are dense
+from 0; intervals of offsets are half-open.
+"""
+
+import hashlib
+import struct
+from collections.abc import Iterable
+from typing import Final, NamedTuple
+
+import pyarrow as pa
+
+_TIME: Final = pa.timestamp("us", tz="UTC")
+
+SEGMENT_SCHEMA: Final = pa.schema(
+    [
+        pa.field("offset", pa.int64(), nullable=False),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("topic", pa.string(), nullable=False),
+        pa.field("payload", pa.binary(), nullable=False),
+        pa.field("received_ts", _TIME, nullable=False),
+        pa.field("source_ts", _TIME),
+        pa.field("server_ts", _TIME),
+        pa.field("quality", pa.uint32(), nullable=False),
+        pa.field("retain", pa.bool_(), nullable=False),
+        pa.field("dup", pa.bool_(), nullable=False),
+    ]
+)
+
+MANIFEST_DDL: Final = """
+CREATE TABLE IF NOT EXISTS segments (
+    stream       TEXT    NOT NULL,
+    lo           INTEGER NOT NULL,
+    hi           INTEGER NOT NULL,
+    bytes        INTEGER NOT NULL,
+    min_received INTEGER NOT NULL,
+    max_received INTEGER NOT NULL,
+    path         TEXT    NOT NULL,
+    content_hash TEXT    NOT NULL,
+    chain_hash   TEXT    NOT NULL,
+    sealed_at    INTEGER NOT NULL,
+    PRIMARY KEY (stream, lo)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS segments_hi ON segments (stream, hi);
+"""
+"""Times are Unix microseconds, `path` is relative to the capture folder, hashes are hex.
+
+`content_hash` is that of the file's bytes, `chain_hash` that of every record of the stream up
+to `hi` (see `chain`), so that compaction keeps it.
+"""
+
+MANIFEST_VERSION: Final = 1
+"""Kept in SQLite's `user_version`."""
+
+CHAIN_START: Final = b"\0" * 32
+
+
+class Record(NamedTuple):
+    """One captured message; times are Unix microseconds.
+
+    Attributes:
+        source: name of the source in the plant file.
+        topic: MQTT topic, or the mapped path of an OPC UA node.
+        payload: the bytes as they came (OPC UA: canonical JSON).
+        received_ts: when the buffer had it.
+        source_ts: time at the source, where the protocol carries one.
+        server_ts: time at the server, likewise.
+        quality: OPC UA StatusCode, 0 over MQTT.
+        retain: MQTT retain flag.
+        dup: MQTT DUP flag.
+    """
+
+    source: str
+    topic: str
+    payload: bytes
+    received_ts: int
+    source_ts: int | None = None
+    server_ts: int | None = None
+    quality: int = 0
+    retain: bool = False
+    dup: bool = False
+
+
+_HEAD = struct.Struct("<qIIIqqqI??")
+_NO_TIME = -(2**63)
+
+
+def chain(previous: bytes, records: Iterable[tuple[int, Record]]) -> bytes:
+    """The chain hash after these (offset, record) pairs, record by record (32 bytes)."""
+    digest = previous
+    for offset, record in records:
+        source = record.source.encode()
+        topic = record.topic.encode("utf-8", "surrogatepass")
+        head = _HEAD.pack(
+            offset,
+            len(source),
+            len(topic),
+            len(record.payload),
+            record.received_ts,
+            _NO_TIME if record.source_ts is None else record.source_ts,
+            _NO_TIME if record.server_ts is None else record.server_ts,
+            record.quality,
+            record.retain,
+            record.dup,
+        )
+        digest = hashlib.blake2b(
+            b"".join((digest, head, source, topic, record.payload)), digest_size=32
+        ).digest()
+    return digest

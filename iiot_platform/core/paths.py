@@ -1,0 +1,46 @@
+"""Where state lives: one home folder, Dagster's included."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Home:
+    """The folders below `IIOT_HOME`; nothing else of the platform writes elsewhere."""
+
+    root: Path
+
+    @property
+    def capture(self) -> Path:
+        """Capture log: manifest and segments; the buffer is its only writer."""
+        return self.root / "capture"
+
+    @property
+    def manifest(self) -> Path:
+        """SQLite file with hot rows and the manifest of segments."""
+        return self.capture / "manifest.sqlite"
+
+    @property
+    def tables(self) -> Path:
+        """Computed tables, immutable files named by content hash."""
+        return self.root / "tables"
+
+    @property
+    def ledger(self) -> Path:
+        """SQLite file with watermarks, partitions, checkpoints and the sink's outbox."""
+        return self.root / "ledger.sqlite"
+
+    @property
+    def dagster(self) -> Path:
+        """Dagster's instance folder."""
+        return self.root / "dagster"
+
+    @property
+    def simulator(self) -> Path:
+        """Labels and counts of the simulator."""
+        return self.root / "simulator"
+
+    @property
+    def logs(self) -> Path:
+        """Log files of supervised processes."""
+        return self.root / "logs"

@@ -1,0 +1,1 @@
+"""From the log to tables: decode, the partition function, checkpoints and the ledger."""

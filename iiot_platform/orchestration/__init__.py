@@ -1,0 +1,1 @@
+"""The tables as Dagster assets: sensors, schedules, checks."""

@@ -1,0 +1,1 @@
+"""Where tables go: Parquet files always, InfluxDB where it is configured."""

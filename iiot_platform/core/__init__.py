@@ -1,1 +1,1 @@
-"""Words that every part shares: tables, qualities, times, names, errors; imports nothing of ours."""
+"""Words that all parts share: tables, qualities, times, names, errors; imports none of ours."""

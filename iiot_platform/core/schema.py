@@ -124,7 +124,7 @@ def _text(name: str, description: str, *, nullable: bool = False) -> Column:
     return Column(name, TEXT, "field", description, nullable=nullable)
 
 
-def tested_fields(prefix: str = "", *, of: str = "the value") -> tuple[Column, ...]:
+def verdict_fields(prefix: str = "", *, of: str = "the value") -> tuple[Column, ...]:
     """The six fields that every tested quantity has; `prefix` for tables with several."""
     return (
         _int(f"{prefix}anomaly", f"1 where {of} is an anomaly, else 0"),
@@ -139,7 +139,7 @@ def tested_fields(prefix: str = "", *, of: str = "the value") -> tuple[Column, .
 def detector_fields() -> tuple[Column, ...]:
     """The fields of a table whose series are tested by one detector."""
     return (
-        *tested_fields(),
+        *verdict_fields(),
         _int("shift_event", "1 where a level shift was learnt anew at this row"),
         _int("off_reference", "1 while the level differs from the acknowledged reference"),
         _text("status", "warming, ok, bad_quality or relearned"),
@@ -202,7 +202,7 @@ VIBRATION_ANOMALIES = Table(
         *(
             column
             for axis in VIBRATION_AXES
-            for column in tested_fields(f"vib_accel_rms_{axis}_", of=f"the {axis} axis")
+            for column in verdict_fields(f"vib_accel_rms_{axis}_", of=f"the {axis} axis")
         ),
         *PROVENANCE,
     ),
@@ -244,9 +244,9 @@ def _cycle_phase(n: int) -> tuple[Column, ...]:
     inrush = f"el_inrush_current_ph{n}"
     return (
         _float(integral, f"current-time integral of the cycle, phase {n}", "A·s"),
-        *tested_fields(f"{integral}_", of=f"the integral of phase {n}"),
+        *verdict_fields(f"{integral}_", of=f"the integral of phase {n}"),
         _float(inrush, f"inrush current of the cycle, phase {n}", "A"),
-        *tested_fields(f"{inrush}_", of=f"the inrush current of phase {n}"),
+        *verdict_fields(f"{inrush}_", of=f"the inrush current of phase {n}"),
         _float(f"el_inrush_first_ph{n}", f"maximum at the start of the cycle, phase {n}", "A"),
     )
 
@@ -303,8 +303,10 @@ READINGS = Table(
         Column("name", TEXT, "internal", "device, or device.Field"),
         Column("operation", TEXT, "internal", "time type of a valve, else empty"),
         Column("quality", pa.uint32(), "internal", "OPC UA StatusCode"),
-        Column("state", INT, "internal", "state value; 1 or 0 of an electrical device", "", True),
-        Column("pulse", pa.bool_(), "internal", "SynchPulse of an electrical device", "", True),
+        Column("state", INT, "internal", "1 or 0 of an electrical device", nullable=True),
+        Column(
+            "pulse", pa.bool_(), "internal", "SynchPulse of an electrical device", nullable=True
+        ),
         Column("values", pa.list_(FLOAT), "internal", "values in the order of VALUE_NAMES"),
         Column("payload_hash", pa.uint64(), "internal", "hash of the payload bytes"),
         *PROVENANCE,

@@ -23,6 +23,8 @@ from iiot_platform.core.parameters import (
 )
 
 DAY_S = 86_400.0
+TOPIC_SHAPE = "{line}/{machine}/{device}"
+_LEVELS = "{machine}/{device}"
 
 
 class KindDefaults(Parameters):
@@ -72,7 +74,7 @@ class LineSettings(Parameters):
     """
 
     line: Annotated[str, Field(min_length=1)]
-    topic: str = "{line}/{machine}/{device}"
+    topic: Annotated[str, Field(pattern=r"^[^+#]*\{machine\}/\{device\}$")] = TOPIC_SHAPE
     max_lateness_s: PositiveFloat = 7 * DAY_S
     max_future_s: PositiveFloat = 300.0
     defaults: KindDefaults = KindDefaults()
@@ -83,6 +85,16 @@ class LineSettings(Parameters):
         """The name of these settings: a hash of their canonical JSON (12 hex digits)."""
         body = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
         return hashlib.blake2b(body.encode(), digest_size=6).hexdigest()
+
+    @property
+    def topic_prefix(self) -> str:
+        """What every topic of the line starts with, for example `line1/`."""
+        return self.topic.removesuffix(_LEVELS).replace("{line}", self.line)
+
+    @property
+    def topic_filter(self) -> str:
+        """The MQTT topic filter that subscribes the line."""
+        return f"{self.topic_prefix}#"
 
     def detector(self, key: SeriesKey) -> DetectorParameters:
         """The detector settings in force for a series."""

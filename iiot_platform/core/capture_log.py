@@ -7,25 +7,26 @@ from 0; intervals of offsets are half-open.
 import hashlib
 import struct
 from collections.abc import Iterable
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import pyarrow as pa
 
 _TIME: Final = pa.timestamp("us", tz="UTC")
 
-_FIELDS: "Final[list[pa.Field[Any]]]" = [
-    pa.field("offset", pa.int64(), nullable=False),
-    pa.field("source", pa.string(), nullable=False),
-    pa.field("topic", pa.string(), nullable=False),
-    pa.field("payload", pa.binary(), nullable=False),
-    pa.field("received_ts", _TIME, nullable=False),
-    pa.field("source_ts", _TIME),
-    pa.field("server_ts", _TIME),
-    pa.field("quality", pa.uint32(), nullable=False),
-    pa.field("retain", pa.bool_(), nullable=False),
-    pa.field("dup", pa.bool_(), nullable=False),
-]
-SEGMENT_SCHEMA: Final = pa.schema(_FIELDS)
+SEGMENT_SCHEMA: Final = pa.schema(
+    [
+        pa.field("offset", pa.int64(), nullable=False),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("topic", pa.string(), nullable=False),
+        pa.field("payload", pa.binary(), nullable=False),
+        pa.field("received_ts", _TIME, nullable=False),
+        pa.field("source_ts", _TIME),
+        pa.field("server_ts", _TIME),
+        pa.field("quality", pa.uint32(), nullable=False),
+        pa.field("retain", pa.bool_(), nullable=False),
+        pa.field("dup", pa.bool_(), nullable=False),
+    ]
+)
 
 MANIFEST_DDL: Final = """
 CREATE TABLE IF NOT EXISTS segments (

@@ -1,0 +1,216 @@
+"""Payload shapes by kind: a JSON object in, named values out, or the reason why not.
+
+A kind is chosen by the fields that are present. Names inside the payload never become keys: the
+topic decides line, machine and device; names that disagree are counted by the caller.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from iiot_platform.core import schema
+from iiot_platform.core.errors import DecodeError
+
+UNSET: Final = msgspec.UNSET
+NAN: Final = math.nan
+_INT64: Final = 2**63
+OPERATIONS: Final = frozenset(
+    {"ExtendCmdTime", "ExtendTime", "RetractCmdTime", "RetractTime", "Extend", "Retract"}
+)
+HEADER_FIELDS: Final = frozenset({"LineName", "MachineName", "TimeStamp"})
+
+
+class Values(NamedTuple):
+    """What one payload says of one series.
+
+    Attributes:
+        kind: kind of device.
+        field: field of a generic payload, appended to the device's name; else empty.
+        operation: a valve's time type; else empty.
+        values: floats in the order of `schema.VALUE_NAMES`; NaN where an optional one is absent.
+        state: state value, 1 or 0 of an electrical device; None elsewhere.
+        pulse: SynchPulse of an electrical device; None elsewhere.
+    """
+
+    kind: str
+    field: str
+    operation: str
+    values: tuple[float, ...]
+    state: int | None = None
+    pulse: bool | None = None
+
+
+class _Electrical(msgspec.Struct, frozen=True, gc=False):
+    """Marks that electrical data is there; it is decoded in a second step."""
+
+
+class Payload(msgspec.Struct, gc=False):
+    """Every field that the known kinds have; what is absent stays UNSET."""
+
+    LineName: Any = UNSET
+    MachineName: Any = UNSET
+    TimeStamp: float | int | None = None
+    SensorName: Any = UNSET
+    SensorValue: float | msgspec.UnsetType = UNSET
+    StateName: Any = UNSET
+    StateValue: int | bool | msgspec.UnsetType = UNSET
+    VibAccelTotRmsX: float | msgspec.UnsetType = UNSET
+    VibAccelTotRmsY: float | msgspec.UnsetType = UNSET
+    VibAccelTotRmsZ: float | msgspec.UnsetType = UNSET
+    VibAccelTotal_RMS_X: float | msgspec.UnsetType = UNSET
+    VibAccelTotal_RMS_Y: float | msgspec.UnsetType = UNSET
+    VibAccelTotal_RMS_Z: float | msgspec.UnsetType = UNSET
+    SensorTemperature: float | None = None
+    ValveName: Any = UNSET
+    TimeType: Any = UNSET
+    TimeValue: float | msgspec.UnsetType = UNSET
+    DeviceName: Any = UNSET
+    ElectricalData: _Electrical | msgspec.UnsetType = UNSET
+
+
+ElectricalData: Final = msgspec.defstruct(
+    "ElectricalData",
+    [(name, float | None, None) for name in schema.ELECTRICAL_SCALARS]
+    + [(name, list[float] | None, None) for name in schema.ELECTRICAL_HARMONICS],
+    gc=False,
+)
+
+
+class ElectricalPayload(msgspec.Struct, gc=False):
+    """An electrical device's payload."""
+
+    DeviceState: str | bool
+    ElectricalData: ElectricalData  # type: ignore[valid-type] # built from the schema
+    SynchPulse: bool = False
+
+
+_payload: Final = msgspec.json.Decoder(Payload)
+_electrical: Final = msgspec.json.Decoder(ElectricalPayload)
+_generic: Final = msgspec.json.Decoder(dict[str, Any])
+_DEVICE_STATES: Final = {"Running": 1, "Stopped": 0, True: 1, False: 0}
+
+
+def parse(payload: bytes) -> tuple[Payload, list[Values]]:
+    """The payload's header and the values of each of its series.
+
+    Raises:
+        DecodeError: the payload is no JSON object of a known shape; its `reason` says why.
+    """
+    try:
+        head = _payload.decode(payload)
+        return head, list(_values(head, payload))
+    except msgspec.ValidationError as error:
+        raise DecodeError(_reason(str(error)), str(error)) from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise DecodeError("not_json", str(error)) from error
+    except RecursionError as error:
+        raise DecodeError("too_deep", "nested deeper than a device's payload can be") from error
+
+
+def _reason(message: str) -> str:
+    if "out of range" in message:
+        return "not_finite"
+    if "missing required field" in message:
+        return "missing_field"
+    if "got `array`" in message and "at `$" not in message:
+        return "not_an_object"
+    return "wrong_type"
+
+
+def _values(head: Payload, payload: bytes) -> Iterator[Values]:
+    if head.SensorValue is not UNSET:
+        yield Values(schema.SIGNAL, "", "", (head.SensorValue,))
+    elif head.StateValue is not UNSET:
+        state = int(head.StateValue)
+        if not -_INT64 <= state < _INT64:
+            raise DecodeError("not_finite", f"StateValue {state:.3g} does not fit 64 bits")
+        yield Values(schema.STATE, "", "", (), state)
+    elif head.ElectricalData is not UNSET:
+        yield _electrical_values(_electrical.decode(payload))
+    elif head.TimeValue is not UNSET:
+        if not isinstance(head.TimeType, str) or head.TimeType not in OPERATIONS:
+            raise DecodeError(
+                "unknown_operation",
+                f"TimeType {head.TimeType!r:.80}; known are {', '.join(sorted(OPERATIONS))}",
+            )
+        yield Values(schema.VALVE, "", head.TimeType, (head.TimeValue,))
+    else:
+        axes = _axes(head)
+        if axes is not None:
+            temperature = NAN if head.SensorTemperature is None else head.SensorTemperature
+            yield Values(schema.VIBRATION, "", "", (*axes, temperature))
+        else:
+            yield from _generic_values(_generic.decode(payload))
+
+
+def _axes(head: Payload) -> tuple[float, float, float] | None:
+    """The three axes under either naming, None where neither is there."""
+    for axes in (
+        (head.VibAccelTotRmsX, head.VibAccelTotRmsY, head.VibAccelTotRmsZ),
+        (head.VibAccelTotal_RMS_X, head.VibAccelTotal_RMS_Y, head.VibAccelTotal_RMS_Z),
+    ):
+        x, y, z = axes
+        if x is not UNSET and y is not UNSET and z is not UNSET:
+            return x, y, z
+        if any(axis is not UNSET for axis in axes):
+            raise DecodeError("missing_field", "a vibration payload needs X, Y and Z")
+    return None
+
+
+def _electrical_values(payload: ElectricalPayload) -> Values:
+    state = _DEVICE_STATES.get(payload.DeviceState)
+    if state is None:
+        raise DecodeError(
+            "wrong_type", f"DeviceState {payload.DeviceState!r:.80}; known are Running and Stopped"
+        )
+    data: Any = payload.ElectricalData
+    values = [
+        NAN if value is None else value
+        for value in (getattr(data, name) for name in schema.ELECTRICAL_SCALARS)
+    ]
+    for name in schema.ELECTRICAL_HARMONICS:
+        harmonics = getattr(data, name)
+        if harmonics is None:
+            values.extend([NAN] * schema.HARMONICS)
+        elif len(harmonics) == schema.HARMONICS:
+            values.extend(harmonics)
+        else:
+            raise DecodeError(
+                "wrong_type", f"{name} has {len(harmonics)} values, not {schema.HARMONICS}"
+            )
+    return Values(schema.ELECTRICAL, "", "", tuple(values), state, payload.SynchPulse)
+
+
+def _generic_values(fields: dict[str, Any]) -> Iterator[Values]:
+    found = False
+    for name, value in fields.items():
+        if name in HEADER_FIELDS or isinstance(value, bool) or not isinstance(value, int | float):
+            continue
+        number = _finite(value)
+        if number is not None:
+            found = True
+            yield Values(schema.SIGNAL, name, "", (number,))
+    if not found:
+        raise DecodeError("no_values", "no finite numeric field")
+
+
+def _finite(value: float) -> float | None:
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def names_agree(head: Payload, line: str, machine: str, device: str) -> bool:
+    """False where a name inside the payload differs from the topic's."""
+    return (
+        head.LineName in (line, UNSET)
+        and head.MachineName in (machine, UNSET)
+        and all(
+            name in (device, UNSET)
+            for name in (head.SensorName, head.StateName, head.ValveName, head.DeviceName)
+        )
+    )

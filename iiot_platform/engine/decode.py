@@ -14,7 +14,7 @@ from iiot_platform.core.clock import MS_PER_S
 from iiot_platform.core.errors import DecodeError
 from iiot_platform.core.names import SeriesKey
 from iiot_platform.engine import payloads
-from iiot_platform.engine.readings import NO_STATE, Readings
+from iiot_platform.engine.readings import NO_STATE, Ints, Readings
 
 _US_PER_MS = 1_000
 _DETAIL_LENGTH = 200
@@ -119,9 +119,10 @@ def decode(records: pa.Table, settings: LineSettings) -> Decoded:
     )
 
 
-def _ints(records: pa.Table, name: str) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
+def _ints(records: pa.Table, name: str) -> Ints:
     column = records.column(name).cast(pa.int64()).fill_null(NO_STATE).combine_chunks()
-    return column.to_numpy(zero_copy_only=False)
+    array: Ints = column.to_numpy(zero_copy_only=False)
+    return array
 
 
 class _Decoder:

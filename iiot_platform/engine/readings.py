@@ -193,7 +193,8 @@ def _ms(column: pa.ChunkedArray) -> Ints:
 
 
 def _numpy(column: pa.ChunkedArray) -> npt.NDArray[Any]:
-    return column.combine_chunks().to_numpy(zero_copy_only=False)
+    array: npt.NDArray[Any] = column.combine_chunks().to_numpy(zero_copy_only=False)
+    return array
 
 
 def _series(

@@ -1,0 +1,132 @@
+"""What each series did in each 10 s, in whole numbers, and the line's summary of it.
+
+Whole milliseconds and counts add up exactly in any order, so that many batches give the same
+summary as one.
+"""
+
+from collections.abc import Iterable
+
+import numpy as np
+import pyarrow as pa
+
+from iiot_platform.core import schema
+from iiot_platform.core.clock import MS_PER_S
+from iiot_platform.core.names import SeriesKey
+from iiot_platform.engine.readings import Ints
+from iiot_platform.engine.series.outcome import RunningTime
+
+_COUNTS = ("readings", "lateness_sum_ms", "anomalies", "quarantined", "running_ms", "known_ms")
+_MAX = "lateness_max_ms"
+_NO_LATENESS = np.iinfo(np.int64).min
+NO_SERIES = ""
+"""Stands for the messages that belong to no series: the quarantined ones."""
+
+
+def interval_of(ts: Ints) -> Ints:
+    """The start of the summary interval of each event time."""
+    return ts - ts % schema.SUMMARY_INTERVAL_MS
+
+
+def series_activity(
+    key: SeriesKey, ts: Ints, lateness: Ints, anomalies: Ints, running: RunningTime | None
+) -> pa.Table:
+    """Activity of one series; `ts` and `lateness` of its readings, `anomalies` their times."""
+    at, index = np.unique(interval_of(ts), return_inverse=True)
+    latest = np.full(len(at), _NO_LATENESS, np.int64)
+    np.maximum.at(latest, index, lateness)
+    total = np.zeros(len(at), np.int64)
+    np.add.at(total, index, lateness)
+    parts = [
+        _rows(
+            key.text,
+            at,
+            readings=np.bincount(index, minlength=len(at)),
+            lateness_sum_ms=total,
+            lateness_max_ms=latest,
+        )
+    ]
+    if len(anomalies):
+        flagged, count = np.unique(interval_of(anomalies), return_counts=True)
+        parts.append(_rows(key.text, flagged, anomalies=count))
+    if running is not None and len(running.interval):
+        parts.append(
+            _rows(
+                key.text,
+                running.interval,
+                running_ms=running.running_ms,
+                known_ms=running.known_ms,
+            )
+        )
+    return merge(parts)
+
+
+def quarantine_activity(received: Ints) -> pa.Table:
+    """Activity of quarantined messages, by receive time."""
+    at, count = np.unique(interval_of(received), return_counts=True)
+    return _rows(NO_SERIES, at, quarantined=count)
+
+
+def merge(parts: Iterable[pa.Table]) -> pa.Table:
+    """The sum of activities, one row per (interval, series), in that order."""
+    rows = pa.concat_tables(parts).group_by(["ts", "series"], use_threads=False)
+    merged = rows.aggregate([*((name, "sum") for name in _COUNTS), (_MAX, "max")])
+    names = {f"{name}_sum": name for name in _COUNTS} | {f"{_MAX}_max": _MAX}
+    merged = merged.rename_columns([names.get(name, name) for name in merged.column_names])
+    return merged.select(_names()).sort_by([("ts", "ascending"), ("series", "ascending")])
+
+
+def summarise(line: str, activity: pa.Table) -> pa.Table:
+    """Rows of `line_summary` of one hour's activity, provenance left out.
+
+    A share of nothing is 0: `known_share` tells how much `running_share` rests on.
+    """
+    ts = activity.column("ts").cast(pa.int64()).to_numpy()
+    at, index = np.unique(ts, return_inverse=True)
+
+    def total(name: str) -> Ints:
+        sums = np.zeros(len(at), np.int64)
+        np.add.at(sums, index, activity.column(name).to_numpy())
+        return sums
+
+    readings = total("readings")
+    counted = activity.column("readings").to_numpy() > 0
+    latest = np.full(len(at), _NO_LATENESS, np.int64)
+    np.maximum.at(latest, index[counted], activity.column(_MAX).to_numpy()[counted])
+    known = total("known_ms")
+    series = activity.column("series").to_pylist()
+    states = len({name for name in series if name.startswith(f"{schema.STATE}/")})
+    possible = max(states, 1) * schema.SUMMARY_INTERVAL_MS
+    return pa.table(
+        {
+            "ts": pa.array(at).cast(schema.TS),
+            "line_name": pa.repeat(line, len(at)),
+            "readings": readings,
+            "devices": np.bincount(index[counted], minlength=len(at)),
+            "lateness_mean_s": total("lateness_sum_ms") / np.maximum(readings, 1) / MS_PER_S,
+            "lateness_max_s": np.where(readings > 0, latest, 0) / MS_PER_S,
+            "anomalies": total("anomalies"),
+            "quarantined": total("quarantined"),
+            "running_share": total("running_ms") / np.maximum(known, 1),
+            "known_share": known / possible,
+        }
+    )
+
+
+def _names() -> list[str]:
+    return [name for name in schema.ACTIVITY.arrow.names if name not in _PROVENANCE]
+
+
+_PROVENANCE = schema.ACTIVITY.names("provenance")
+
+
+def _rows(series: str, at: Ints, **counts: Ints) -> pa.Table:
+    nothing = np.zeros(len(at), np.int64)
+    columns = {name: counts.get(name, nothing) for name in _COUNTS}
+    columns[_MAX] = counts.get(_MAX, np.full(len(at), _NO_LATENESS, np.int64))
+    return pa.table(
+        {
+            "ts": pa.array(at, pa.int64()).cast(schema.TS),
+            "series": pa.repeat(pa.scalar(series, pa.string()), len(at)),
+            **{name: pa.array(column, pa.int64()) for name, column in columns.items()},
+        }
+    ).select(_names())

@@ -1,0 +1,151 @@
+"""Tables of the ledger: small, indexed by line, the same on SQLite and PostgreSQL."""
+
+from typing import Final
+
+import sqlalchemy as sa
+
+METADATA: Final = sa.MetaData()
+_TEXT: Final = sa.Text
+_INT: Final = sa.BigInteger
+_ID: Final = sa.BigInteger().with_variant(sa.Integer, "sqlite")
+
+LINES: Final = sa.Table(
+    "lines",
+    METADATA,
+    sa.Column("line", _TEXT, primary_key=True),
+    sa.Column("watermark", _INT, nullable=False),
+    comment="Offsets below the watermark are in the tables.",
+)
+SETTINGS: Final = sa.Table(
+    "settings",
+    METADATA,
+    sa.Column("line", _TEXT, primary_key=True),
+    sa.Column("version", _TEXT, primary_key=True),
+    sa.Column("body", _TEXT, nullable=False),
+    sa.Column("first_used_ms", _INT, nullable=False),
+    comment="Every version of a line's settings that was ever assigned, as JSON.",
+)
+ASSIGNMENTS: Final = sa.Table(
+    "assignments",
+    METADATA,
+    sa.Column("id", _ID, primary_key=True),
+    sa.Column("line", _TEXT, nullable=False),
+    sa.Column("hour", _INT, nullable=False),
+    sa.Column("version", _TEXT, nullable=False),
+    sa.Column("at_ms", _INT, nullable=False),
+    sa.Index("assignments_hour", "line", "hour"),
+    comment="Append-only: which settings an hour is computed under; the last one counts.",
+)
+PARTITIONS: Final = sa.Table(
+    "partitions",
+    METADATA,
+    sa.Column("line", _TEXT, primary_key=True),
+    sa.Column("hour", _INT, primary_key=True),
+    sa.Column("version", _INT, nullable=False),
+    sa.Column("settings_version", _TEXT, nullable=False),
+    sa.Column("settled", sa.Boolean, nullable=False),
+    sa.Column("batch", _INT, nullable=False),
+    sa.Column("updated_ms", _INT, nullable=False),
+    comment="Each hour of a line; `version` rises with every commit that touches it.",
+)
+FILES: Final = sa.Table(
+    "files",
+    METADATA,
+    sa.Column("id", _ID, primary_key=True),
+    sa.Column("line", _TEXT, nullable=False),
+    sa.Column("table_name", _TEXT, nullable=False),
+    sa.Column("hour", _INT, nullable=False),
+    sa.Column("path", _TEXT, nullable=False),
+    sa.Column("rows", _INT, nullable=False),
+    sa.Column("bytes", _INT, nullable=False),
+    sa.Column("min_ts", _INT, nullable=False),
+    sa.Column("max_ts", _INT, nullable=False),
+    sa.Column("level", _INT, nullable=False),
+    sa.Column("added_version", _INT, nullable=False),
+    sa.Column("dropped_version", _INT),
+    sa.Column("dropped_ms", _INT),
+    sa.Index("files_current", "line", "table_name", "hour", "dropped_version"),
+    sa.Index("files_dropped", "dropped_ms"),
+    comment="Table files; a version of an hour is the files added up to it and not dropped.",
+)
+STATES: Final = sa.Table(
+    "states",
+    METADATA,
+    sa.Column("line", _TEXT, primary_key=True),
+    sa.Column("series", _TEXT, primary_key=True),
+    sa.Column("hour", _INT, primary_key=True),
+    sa.Column("blob", sa.LargeBinary, nullable=False),
+    sa.Column("hash", _TEXT, nullable=False),
+    sa.Column("frontier", _INT, nullable=False),
+    comment="Checkpoints: where a series stood behind its last reading of an hour.",
+)
+RANGES: Final = sa.Table(
+    "ranges",
+    METADATA,
+    sa.Column("line", _TEXT, primary_key=True),
+    sa.Column("hour", _INT, primary_key=True),
+    sa.Column("lo", _INT, primary_key=True),
+    sa.Column("hi", _INT, nullable=False),
+    comment="Offset ranges of the log that hold records of an hour, among others.",
+)
+DIRTY: Final = sa.Table(
+    "dirty",
+    METADATA,
+    sa.Column("id", _ID, primary_key=True),
+    sa.Column("line", _TEXT, nullable=False),
+    sa.Column("hour", _INT, nullable=False),
+    sa.Column("series", _TEXT, nullable=False),
+    sa.Column("reason", _TEXT, nullable=False),
+    sa.Column("rows", _INT, nullable=False),
+    sa.Column("since_ms", _INT, nullable=False),
+    sa.Index("dirty_hour", "line", "hour"),
+    comment="Hours that must be computed again, and why.",
+)
+BATCHES: Final = sa.Table(
+    "batches",
+    METADATA,
+    sa.Column("id", _ID, primary_key=True),
+    sa.Column("line", _TEXT, nullable=False),
+    sa.Column("kind", _TEXT, nullable=False),
+    sa.Column("lo", _INT, nullable=False),
+    sa.Column("hi", _INT, nullable=False),
+    sa.Column("run_id", _TEXT, nullable=False),
+    sa.Column("code_version", _TEXT, nullable=False),
+    sa.Column("committed_ms", _INT, nullable=False),
+    sa.Column("seconds", sa.Double, nullable=False),
+    sa.Column("body", _TEXT, nullable=False),
+    sa.Index("batches_line", "line", "id"),
+    sa.Index("batches_run", "run_id"),
+    comment="Lineage for ever: what every batch read, under which settings, and what it wrote.",
+)
+COUNTS: Final = sa.Table(
+    "counts",
+    METADATA,
+    sa.Column("line", _TEXT, primary_key=True),
+    sa.Column("name", _TEXT, primary_key=True),
+    sa.Column("count", _INT, nullable=False),
+    comment="Running counts of the live batches: rows per table, quarantine reasons, duplicates.",
+)
+OUTBOX: Final = sa.Table(
+    "outbox",
+    METADATA,
+    sa.Column("id", _ID, primary_key=True),
+    sa.Column("line", _TEXT, nullable=False),
+    sa.Column("table_name", _TEXT, nullable=False),
+    sa.Column("hour", _INT, nullable=False),
+    sa.Column("file", _INT),
+    sa.Column("operation", _TEXT, nullable=False),
+    sa.Column("started", sa.Boolean, nullable=False),
+    sa.Column("rejected", _TEXT),
+    sa.Index("outbox_line", "line", "id"),
+    comment="What the database behind the tables has not been given yet, in order.",
+)
+SINKS: Final = sa.Table(
+    "sinks",
+    METADATA,
+    sa.Column("line", _TEXT, primary_key=True),
+    sa.Column("failures", _INT, nullable=False),
+    sa.Column("retry_at_ms", _INT, nullable=False),
+    sa.Column("message", _TEXT, nullable=False),
+    comment="Why the database could not be written lately, and when to try again.",
+)

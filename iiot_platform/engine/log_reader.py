@@ -1,0 +1,136 @@
+"""Reads the capture log: files from the manifest, never from a glob."""
+
+import sqlite3
+from collections.abc import Iterable
+from contextlib import closing
+from pathlib import Path
+from typing import NamedTuple
+
+import duckdb
+import pyarrow as pa
+
+from iiot_platform.core.capture_log import MANIFEST_VERSION, SEGMENT_SCHEMA
+from iiot_platform.core.errors import StorageError
+from iiot_platform.core.paths import Home
+
+_BUSY_TIMEOUT_S = 5.0
+
+
+class Segment(NamedTuple):
+    """One sealed file: offsets [lo, hi) of a stream; times in Unix µs."""
+
+    lo: int
+    hi: int
+    path: Path
+    content_hash: str
+    max_received: int
+
+
+class LogReader:
+    """A read-only view of the capture log below one home."""
+
+    def __init__(self, home: Home) -> None:
+        self._folder = home.capture
+        self._manifest = home.manifest
+
+    def streams(self) -> list[str]:
+        """The streams that have a sealed segment."""
+        return [row[0] for row in self._query("SELECT DISTINCT stream FROM segments")]
+
+    def head(self, stream: str) -> int:
+        """The offset behind the last sealed record; 0 where nothing is sealed."""
+        rows = self._query("SELECT MAX(hi) FROM segments WHERE stream = ?", stream)
+        return int(rows[0][0] or 0) if rows else 0
+
+    def segments(self, stream: str, lo: int, hi: int) -> list[Segment]:
+        """The segments that hold any offset of [lo, hi), in order."""
+        rows = self._query(
+            "SELECT lo, hi, path, content_hash, max_received FROM segments"
+            " WHERE stream = ? AND hi > ? AND lo < ? ORDER BY lo",
+            stream,
+            lo,
+            hi,
+        )
+        return [
+            Segment(int(a), int(b), self._folder / path, digest, int(at))
+            for a, b, path, digest, at in rows
+        ]
+
+    def batch_end(self, stream: str, lo: int, row_cap: int) -> int:
+        """Where a batch that starts at `lo` ends: a segment boundary at most `row_cap` on.
+
+        One segment is always taken, however long, so that a batch can never be empty while
+        there is something to take.
+        """
+        rows = self._query(
+            "SELECT COALESCE(MAX(hi), (SELECT MIN(hi) FROM segments WHERE stream = ? AND hi > ?))"
+            " FROM segments WHERE stream = ? AND hi > ? AND hi <= ?",
+            stream,
+            lo,
+            stream,
+            lo,
+            lo + row_cap,
+        )
+        return int(rows[0][0] or lo) if rows else lo
+
+    def read(self, stream: str, ranges: Iterable[tuple[int, int]]) -> pa.Table:
+        """The records of half-open offset ranges, in offset order.
+
+        Raises:
+            StorageError: a record of the ranges is not there, or a file can not be read.
+        """
+        parts = [self._read_range(stream, lo, hi) for lo, hi in ranges if hi > lo]
+        return pa.concat_tables(parts) if parts else SEGMENT_SCHEMA.empty_table()
+
+    def _read_range(self, stream: str, lo: int, hi: int) -> pa.Table:
+        segments = self.segments(stream, lo, hi)
+        if not segments:
+            raise StorageError(
+                f"stream '{stream}' has no segment for offsets [{lo}, {hi}) in {self._manifest}"
+            )
+        files = ", ".join(_literal(str(segment.path)) for segment in segments)
+        names = ", ".join(f'"{name}"' for name in SEGMENT_SCHEMA.names)
+        query = (
+            f"SELECT {names} FROM read_parquet([{files}], hive_partitioning = false)"
+            f' WHERE "offset" >= {int(lo)} AND "offset" < {int(hi)} ORDER BY "offset"'
+        )
+        try:
+            with closing(duckdb.connect()) as connection:
+                connection.execute("SET TimeZone = 'UTC'")
+                table = connection.execute(query).to_arrow_table().cast(SEGMENT_SCHEMA)
+        except (duckdb.Error, pa.ArrowException) as error:
+            raise StorageError(f"segments of stream '{stream}' can not be read: {error}") from error
+        if len(table) != hi - lo:
+            raise StorageError(
+                f"stream '{stream}' has {len(table)} of the {hi - lo} records of offsets"
+                f" [{lo}, {hi}); check the log"
+            )
+        return table
+
+    def _query(self, sql: str, *parameters: str | int) -> list[tuple[str | int, ...]]:
+        if not self._manifest.exists():
+            return []
+        try:
+            with closing(
+                sqlite3.connect(
+                    f"{self._manifest.absolute().as_uri()}?mode=ro",
+                    uri=True,
+                    timeout=_BUSY_TIMEOUT_S,
+                )
+            ) as connection:
+                version = connection.execute("PRAGMA user_version").fetchone()[0]
+                if version > MANIFEST_VERSION:
+                    raise StorageError(
+                        f"{self._manifest} has version {version}, this platform reads up to"
+                        f" {MANIFEST_VERSION}; upgrade the platform"
+                    )
+                return connection.execute(sql, parameters).fetchall()
+        except sqlite3.OperationalError as error:
+            if "no such table" in str(error):
+                return []
+            raise StorageError(f"{self._manifest} can not be read: {error}") from error
+
+
+def _literal(text: str) -> str:
+    """SQL text of a string: bound lists would import pandas."""
+    return "'" + text.replace("'", "''") + "'"

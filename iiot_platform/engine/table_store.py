@@ -1,0 +1,149 @@
+"""Table files: immutable Parquet, named by content hash; the ledger says which are current."""
+
+import contextlib
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from iiot_platform.core import schema
+from iiot_platform.core.clock import from_ms, hour_start_ms
+from iiot_platform.core.errors import StorageError
+from iiot_platform.core.names import SeriesKey, path_segment
+from iiot_platform.core.paths import Home
+
+
+@dataclass(frozen=True)
+class TableFile:
+    """One written file; `path` is relative to the tables folder, times in Unix ms."""
+
+    path: str
+    rows: int
+    bytes: int
+    min_ts: int
+    max_ts: int
+
+
+def with_provenance(
+    table: schema.Table, rows: pa.Table, run_id: str, config_version: str
+) -> pa.Table:
+    """New rows as the table declares them, marked with what computed them."""
+    for name, value in (("run_id", run_id), ("config_version", config_version)):
+        rows = rows.append_column(name, pa.repeat(pa.scalar(value, pa.string()), len(rows)))
+    return rows.select(table.arrow.names).cast(table.arrow)
+
+
+class TableStore:
+    """Writes and reads the table files below one home."""
+
+    def __init__(self, home: Home) -> None:
+        self._folder = home.tables
+
+    def write(self, line: str, table: schema.Table, hour: int, rows: pa.Table) -> TableFile:
+        """Writes rows to a new file, durable before it returns.
+
+        Raises:
+            StorageError: the disk refuses; nothing is left behind.
+        """
+        moment = from_ms(hour_start_ms(hour))
+        folder = Path(path_segment(line), table.name, f"{moment:%Y-%m-%d}", f"{moment:%H}")
+        target = self._folder / folder
+        try:
+            target.mkdir(parents=True, exist_ok=True)
+            name = _write_durably(target, rows)
+        except OSError as error:
+            raise StorageError(f"rows of '{table.name}' can not be written: {error}") from error
+        times = pc.min_max(rows.column("ts").cast(pa.int64()))
+        return TableFile(
+            str(folder / name),
+            len(rows),
+            (target / name).stat().st_size,
+            times["min"].as_py(),
+            times["max"].as_py(),
+        )
+
+    def read(self, table: schema.Table, paths: Sequence[str]) -> pa.Table:
+        """All rows of some files of one table.
+
+        Raises:
+            StorageError: a file is missing or damaged.
+        """
+        try:
+            parts = [pq.read_table(self._folder / path, schema=table.arrow) for path in paths]
+        except (OSError, pa.ArrowException) as error:
+            raise StorageError(f"a file of '{table.name}' can not be read: {error}") from error
+        return pa.concat_tables(parts) if parts else table.arrow.empty_table()
+
+    def path(self, relative: str) -> Path:
+        """The place of a file of this store."""
+        return self._folder / relative
+
+    def remove(self, paths: Iterable[str]) -> None:
+        """Deletes files that nothing refers to any more."""
+        for path in paths:
+            with contextlib.suppress(FileNotFoundError):
+                (self._folder / path).unlink()
+
+
+def without_series(table: schema.Table, rows: pa.Table, keys: Iterable[SeriesKey]) -> pa.Table:
+    """The rows of every other series."""
+    if table is schema.ACTIVITY:
+        names = pa.array([key.text for key in keys], pa.string())
+        return rows.filter(pc.invert(pc.is_in(rows.column("series"), value_set=names)))
+    gone = pa.array([False] * len(rows))
+    for key in keys:
+        gone = pc.or_(gone, _is_series(table, rows, key))
+    return rows.filter(pc.invert(gone))
+
+
+def of_series(table: schema.Table, rows: pa.Table, keys: Iterable[SeriesKey]) -> pa.Table:
+    """The rows of some series."""
+    found = pa.array([False] * len(rows))
+    for key in keys:
+        found = pc.or_(found, _is_series(table, rows, key))
+    return rows.filter(found)
+
+
+def _is_series(table: schema.Table, rows: pa.Table, key: SeriesKey) -> pa.Array:
+    """Where a row belongs to a series, by the columns that this table names series by."""
+    columns = {"machine_name": key.machine}
+    if table is schema.READINGS:
+        columns |= {"kind": key.kind, "name": key.name, "operation": key.operation}
+    for tag in table.names("tag"):
+        if tag in ("sensor_name", "state_name", "device_name"):
+            columns[tag] = key.name
+        elif tag == "operation_type":
+            columns[tag] = key.operation
+    match = pa.array([True] * len(rows))
+    for name, value in columns.items():
+        match = pc.and_(match, pc.equal(rows.column(name), value).combine_chunks())
+    return match
+
+
+def _write_durably(folder: Path, rows: pa.Table) -> str:
+    """Writes a file under the hash of its bytes; returns its name."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(rows, sink, compression="zstd")
+    data = sink.getvalue()
+    name = f"{hashlib.blake2b(data, digest_size=16).hexdigest()}.parquet"
+    with tempfile.NamedTemporaryFile(dir=folder, suffix=".tmp", delete=False) as file:
+        try:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+            Path(file.name).rename(folder / name)
+        except OSError:
+            Path(file.name).unlink(missing_ok=True)
+            raise
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+    return name

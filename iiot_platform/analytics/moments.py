@@ -1,0 +1,49 @@
+"""Mean and standard deviation in two passes, with the order of every addition defined.
+
+First sum = ((x0 + x1) + x2) + ..., from the oldest value to the newest, and mean = sum / n; then
+the squares of x - mean, added in the same order, and std = sqrt(squares / (n - 1)). No pairwise,
+compensated or fused addition: one order, so that plain and compiled code agree to the last bit.
+"""
+
+import math
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from iiot_platform.analytics.rows import Floats
+from iiot_platform.core.parameters import DetectorParameters
+
+RELATIVE_FLOOR: Final = 1e-4
+"""Floor of std as a share of |mean|, where neither resolution nor floor is given."""
+ABSOLUTE_FLOOR: Final = 1e-12
+SMALLEST_FLOOR: Final = 1e-150
+"""No given floor is taken below this, so that z stays finite."""
+
+
+class Floor(NamedTuple):
+    """Floor of std: max(absolute, relative x |mean|)."""
+
+    absolute: float
+    relative: float
+
+    @classmethod
+    def of(cls, parameters: DetectorParameters) -> "Floor":
+        """The floor that the parameters ask for."""
+        if parameters.scale_floor is not None:
+            return cls(max(parameters.scale_floor, SMALLEST_FLOOR), 0.0)
+        if parameters.resolution is not None:
+            return cls(max(parameters.resolution / math.sqrt(12.0), SMALLEST_FLOOR), 0.0)
+        return cls(ABSOLUTE_FLOOR, RELATIVE_FLOOR)
+
+    def apply(self, mean: float, std: float) -> float:
+        """The std, not below the floor."""
+        return max(std, self.absolute, self.relative * abs(mean))
+
+
+def two_pass(window: Floats) -> tuple[float, float]:
+    """Mean and sample standard deviation (n - 1) of at least two values, oldest first."""
+    n = len(window)
+    mean = float(np.add.accumulate(window)[-1]) / n
+    deviation = window - mean
+    squares = float(np.add.accumulate(deviation * deviation)[-1])
+    return mean, math.sqrt(squares / (n - 1))

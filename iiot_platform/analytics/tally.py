@@ -1,0 +1,50 @@
+"""Flags that have been given, and which of them may alert: the part that detectors share."""
+
+import msgspec
+import numpy as np
+
+from iiot_platform.analytics.rows import Bools, Floats, Int8s
+
+
+class Tally(msgspec.Struct, frozen=True):
+    """What earlier flags mean for later rows.
+
+    Attributes:
+        flags: the last `rate_window` flags, oldest first, one byte each.
+        refractory: rows for which alerts are still held back.
+        acknowledged_ms: event time of the last acknowledgement that took effect.
+    """
+
+    flags: bytes = b""
+    refractory: int = 0
+    acknowledged_ms: int | None = None
+
+
+def ratios(flags: bytes, anomaly: Int8s, tested: Bools, rate_window: int) -> tuple[Floats, bytes]:
+    """Share of anomalies in the last `rate_window` flags at each row, and the flags kept.
+
+    Only tested rows carry a flag; the share is taken over the flags present and is 0 where
+    there are none. Counts are integers, so that the cut of batches can not show.
+    """
+    before = np.frombuffer(flags[-rate_window:], np.uint8)
+    every = np.concatenate((before, anomaly[tested].astype(np.uint8)))
+    count = np.concatenate(([0], np.cumsum(every, dtype=np.int64)))
+    last = len(before) + np.cumsum(tested, dtype=np.int64)
+    first = np.maximum(last - rate_window, 0)
+    share = (count[last] - count[first]) / np.maximum(last - first, 1)
+    return share, every[-rate_window:].tobytes()
+
+
+def alerts(anomaly: Int8s, remaining: int, refractory: int) -> tuple[Int8s, int]:
+    """Which anomalies may alert, and for how many further rows alerts are held back.
+
+    An alert holds back those of the next `refractory` rows of its series, whatever their
+    quality; an anomaly held back does not prolong this, so that a lasting fault alerts again.
+    """
+    alert = np.zeros(len(anomaly), np.int8)
+    silent_until = remaining
+    for row in np.flatnonzero(anomaly).tolist():
+        if row >= silent_until:
+            alert[row] = 1
+            silent_until = row + 1 + refractory
+    return alert, max(silent_until - len(anomaly), 0)

@@ -205,7 +205,7 @@ class Ledger:
         """The running counts of a line's live batches."""
         query = sa.select(db.COUNTS.c.name, db.COUNTS.c.count).where(db.COUNTS.c.line == line)
         with self.reading() as connection:
-            return {name: count for name, count in connection.execute(query)}
+            return {str(row[0]): int(row[1]) for row in connection.execute(query)}
 
     def batches(self, line: str, limit: int) -> list[dict[str, Any]]:
         """The newest batches of a line, newest first."""

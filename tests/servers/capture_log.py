@@ -1,0 +1,66 @@
+"""Writes a capture log as the buffer does, without the buffer: for tests of its readers."""
+
+import sqlite3
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from iiot_platform.core.capture_log import (
+    CHAIN_START,
+    MANIFEST_DDL,
+    MANIFEST_VERSION,
+    SEGMENT_SCHEMA,
+    Record,
+    chain,
+)
+from iiot_platform.core.names import path_segment
+from iiot_platform.core.paths import Home
+
+
+def write_segments(
+    home: Home, stream: str, records: Sequence[Record], *, rows: int = 1_000
+) -> tuple[int, int]:
+    """Appends records to a stream in segments of `rows`; returns the offsets [lo, hi)."""
+    home.capture.mkdir(parents=True, exist_ok=True)
+    with closing(sqlite3.connect(home.manifest)) as manifest, manifest:
+        manifest.execute("PRAGMA journal_mode=WAL")
+        manifest.executescript(MANIFEST_DDL)
+        manifest.execute(f"PRAGMA user_version={MANIFEST_VERSION}")
+        first, digest = manifest.execute(
+            "SELECT hi, chain_hash FROM segments WHERE stream = ? ORDER BY hi DESC LIMIT 1",
+            (stream,),
+        ).fetchone() or (0, CHAIN_START.hex())
+        lo = first
+        for start in range(0, len(records), rows):
+            part = list(enumerate(records[start : start + rows], start=lo))
+            digest = chain(bytes.fromhex(digest), part).hex()
+            path = _write(home.capture, stream, part)
+            received = [record.received_ts for _, record in part]
+            manifest.execute(
+                "INSERT INTO segments VALUES (?, ?, ?, ?, ?, ?, ?, '', ?, 0)",
+                (
+                    stream,
+                    lo,
+                    lo + len(part),
+                    (home.capture / path).stat().st_size,
+                    min(received),
+                    max(received),
+                    path,
+                    digest,
+                ),
+            )
+            lo += len(part)
+    return first, lo
+
+
+def _write(folder: Path, stream: str, part: list[tuple[int, Record]]) -> str:
+    columns = {"offset": [offset for offset, _ in part]} | {
+        name: [getattr(record, name) for _, record in part] for name in Record._fields
+    }
+    path = Path(path_segment(stream), f"{part[0][0]:012d}-{part[-1][0] + 1:012d}.parquet")
+    (folder / path).parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table(columns, schema=SEGMENT_SCHEMA), folder / path)
+    return str(path)

@@ -338,20 +338,21 @@ def _shared_topics(
 ) -> Iterator[Problem]:
     """Lines of one source of which one would take the topics of the other."""
     first_source = next(iter(sources.values()), None)
+    prefixes = {i: prefix_of(line.topic, line.name) for i, line in lines.items()}
+    owners: dict[tuple[str | None, str], int] = {}
     for i, line in lines.items():
-        inner = prefix_of(line.topic, line.name)
-        for j, other in lines.items():
-            if line.name == other.name:
-                continue
-            if (line.source or first_source) != (other.source or first_source):
-                continue
-            outer = prefix_of(other.topic, other.name)
-            if inner.startswith(outer) and (inner != outer or j < i):
+        owners.setdefault((line.source or first_source, prefixes[i]), i)
+    for i, line in lines.items():
+        source, inner = line.source or first_source, prefixes[i]
+        for outer in ("", *(inner[: at + 1] for at, char in enumerate(inner) if char == "/")):
+            owner = owners.get((source, outer), i)
+            if owner != i and lines[owner].name != line.name:
                 yield Problem(
                     ("lines", i, "topic"),
-                    f"topics below '{inner}' would belong to line '{other.name}' too, which "
-                    f"takes '{outer}#'; give each line topics of its own",
+                    f"topics below '{inner}' would belong to line '{lines[owner].name}' too, "
+                    f"which takes '{outer}#'; give each line topics of its own",
                 )
+                break
 
 
 def _overlaid(base: KindDefaults, over: KindDefaults) -> KindDefaults:

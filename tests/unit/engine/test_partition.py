@@ -1,5 +1,7 @@
 """The partition function: pieces with states handed on equal the whole, bit for bit."""
 
+import itertools
+
 import numpy as np
 import pyarrow as pa
 from hypothesis import given, settings
@@ -65,7 +67,7 @@ def test_pieces_equal_the_whole(seed: int, cut_at: list[int]) -> None:
     bounds = [0, *cut_at, len(readings)]
     pieces = [
         readings.take(np.arange(lo, min(hi, len(readings))))
-        for lo, hi in zip(bounds, bounds[1:], strict=False)
+        for lo, hi in itertools.pairwise(bounds)
         if lo < min(hi, len(readings))
     ]
     assert computed(pieces) == computed([readings])

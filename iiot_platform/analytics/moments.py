@@ -35,15 +35,16 @@ class Floor(NamedTuple):
             return cls(max(parameters.resolution / math.sqrt(12.0), SMALLEST_FLOOR), 0.0)
         return cls(ABSOLUTE_FLOOR, RELATIVE_FLOOR)
 
-    def apply(self, mean: float, std: float) -> float:
-        """The std, not below the floor."""
-        return max(std, self.absolute, self.relative * abs(mean))
+    def apply(self, location: Floats, scale: Floats) -> Floats:
+        """The scales, none below its floor."""
+        return np.maximum(scale, np.maximum(self.absolute, self.relative * np.abs(location)))
 
 
-def two_pass(window: Floats) -> tuple[float, float]:
-    """Mean and sample standard deviation (n - 1) of at least two values, oldest first."""
-    n = len(window)
-    mean = float(np.add.accumulate(window)[-1]) / n
-    deviation = window - mean
-    squares = float(np.add.accumulate(deviation * deviation)[-1])
-    return mean, math.sqrt(squares / (n - 1))
+def two_pass(windows: Floats) -> tuple[Floats, Floats]:
+    """Mean and sample standard deviation (n - 1) of each row, float64[rows, n], oldest first."""
+    n = windows.shape[1]
+    mean = np.add.accumulate(windows, axis=1)[:, -1] / n
+    deviation = windows - mean[:, None]
+    np.multiply(deviation, deviation, out=deviation)
+    squares = np.add.accumulate(deviation, axis=1, out=deviation)[:, -1]
+    return mean, np.sqrt(squares / (n - 1))

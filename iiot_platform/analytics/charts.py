@@ -63,17 +63,18 @@ class Chart(SeriesDetector[S]):
         memory, streak = state.memory, state.streak
         reference, off = state.reference, state.off_reference
         mean, std = reference or (0.0, 0.0)
+        means, stds, statistics, latch = ([0.0] * len(values) for _ in range(4))
         for row, value in enumerate(values.tolist()):
             if reference is None and len(window) < size:
                 window.append(value)
                 out.status[row] = Status.WARMING
-                out.off_reference[row] = off
+                latch[row] = off
                 continue
             if reference is None:
                 mean, std = reference = self._learnt(window)
                 window = []
             memory, statistic = self.step(memory, (value - mean) / std)
-            out.model_avg[row], out.model_std[row], out.z_score[row] = mean, std, statistic
+            means[row], stds[row], statistics[row] = mean, std, statistic
             if abs(statistic) > limit:
                 out.anomaly[row] = 1
                 streak += 1
@@ -84,7 +85,9 @@ class Chart(SeriesDetector[S]):
                     reference, memory, streak = None, zero, 0
             else:
                 streak = 0
-            out.off_reference[row] = off
+            latch[row] = off
+        out.model_avg[:], out.model_std[:], out.z_score[:] = means, stds, statistics
+        out.off_reference[:] = latch
         return out, msgspec.structs.replace(
             state,
             window=bytes_of(window),

@@ -8,20 +8,17 @@ its own window, and is computed from it alone: speed and batch cuts do not show 
 import math
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import ClassVar, Final, TypeVar
 
 import msgspec
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 
 from iiot_platform.analytics.moments import Floor
 from iiot_platform.analytics.rows import Floats, bytes_of, floats_of
 from iiot_platform.analytics.series import Scan, SeriesDetector, SeriesState
 from iiot_platform.core.quality import Status
 
-BLOCK_VALUES: Final = 1 << 15
-"""Values of all windows of a block together: they should stay in the processor's cache."""
-FIRST_BLOCK: Final = 16
+FIRST_BLOCK: Final = 64
 
 S = TypeVar("S", bound=SeriesState)
 
@@ -34,6 +31,9 @@ class MovingWindow(SeriesDetector[S]):
     values that follow, with one shift event. The shift latches `off_reference` where the value
     is beyond the threshold of the frozen reference too: a jump back to it does not.
     """
+
+    largest_block: ClassVar[int] = 4096
+    """Rows that are tested at once at most."""
 
     @abstractmethod
     def estimate(self, windows: Floats) -> tuple[Floats, Floats]:
@@ -51,7 +51,6 @@ class MovingWindow(SeriesDetector[S]):
         """Test accepted values in order; see the class."""
         size, threshold = self.parameters.window, self.parameters.threshold
         out = Scan.empty(len(values))
-        largest = max(BLOCK_VALUES // size, 1)
         past = floats_of(state.window)
         kept = np.concatenate((past, values))  # what was accepted, and room for all
         start, stop = 0, len(past)  # the window is kept[start:stop]
@@ -65,9 +64,9 @@ class MovingWindow(SeriesDetector[S]):
                 out.off_reference[row:end] = off
                 stop, row = stop + end - row, end
                 continue
-            end = min(row + min(block, largest), n)
+            end = min(row + min(block, self.largest_block), n)
             kept[stop : stop + end - row] = values[row:end]
-            windows = sliding_window_view(kept[start : stop + end - row - 1], size)
+            windows = _sliding(kept, start, end - row, size)
             location, scale = self._floored(windows)
             reference = reference or (float(location[0]), float(scale[0]))
             z = (values[row:end] - location) / scale
@@ -139,3 +138,9 @@ class MovingWindow(SeriesDetector[S]):
     def _floored(self, windows: Floats) -> tuple[Floats, Floats]:
         location, scale = self.estimate(windows)
         return location, Floor.of(self.parameters).apply(location, scale)
+
+
+def _sliding(kept: Floats, start: int, rows: int, size: int) -> Floats:
+    """Windows of `size` that begin at `start` and each of the next rows, without a copy."""
+    step = kept.itemsize
+    return np.ndarray((rows, size), np.float64, kept, start * step, (step, step))

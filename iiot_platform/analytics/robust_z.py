@@ -1,7 +1,7 @@
 """The robust z-score: median and median absolute deviation of a moving window."""
 
 from dataclasses import dataclass
-from typing import Final
+from typing import ClassVar, Final
 
 import numpy as np
 
@@ -20,6 +20,8 @@ class RobustZState(SeriesState, frozen=True, tag="robust_z"):
 @dataclass(frozen=True)
 class RobustZ(MovingWindow[RobustZState]):
     """z = (x - median) / (1.4826·MAD) of the window; see `MovingWindow`."""
+
+    largest_block: ClassVar[int] = 128
 
     def fresh(self, size: int) -> RobustZState:
         """The state before the first value, for a window of `size`."""

@@ -106,17 +106,19 @@ class SeriesDetector(ABC, Generic[S]):
                 f"the state was made for a window of {state.size} values, the settings say "
                 f"{self.parameters.window}; start the series anew with init()"
             )
-        rows = DetectorRows.empty(len(x))
         x = np.asarray(x, np.float64)
         accepted = usable(x, good)
+        parts = []
         for start, stop, acknowledged_ms in self._segments(state.tally.acknowledged_ms, ts):
             if acknowledged_ms is not None:
                 tally = Tally(acknowledged_ms=acknowledged_ms)
                 state = msgspec.structs.replace(self.fresh(state.size), tally=tally)
-            state = self._segment(
-                state, x[start:stop], accepted[start:stop], rows.part(start, stop)
-            )
-        return rows, state
+            rows, state = self._segment(state, x[start:stop], accepted[start:stop])
+            parts.append(rows)
+        if len(parts) == 1:
+            return parts[0], state
+        columns = zip(*parts, strict=True)
+        return DetectorRows._make(np.concatenate(column) for column in columns), state
 
     def shares(self, flags: bytes, scanned: Scan) -> tuple[Floats, bytes]:
         """The anomaly ratio before and at each accepted value (n + 1), and the flags to keep."""
@@ -126,36 +128,52 @@ class SeriesDetector(ABC, Generic[S]):
     def finish(self, rows: DetectorRows) -> None:
         """Give the output fields their last form."""
 
-    def _segment(self, state: S, x: Floats, accepted: Bools, rows: DetectorRows) -> S:
-        """Fill the rows between two acknowledgements."""
-        scanned, after = self.scan(state, x[accepted])
+    def _segment(self, state: S, x: Floats, accepted: Bools) -> tuple[DetectorRows, S]:
+        """The rows between two acknowledgements."""
+        scanned, after = self.scan(state, x if accepted.all() else x[accepted])
         share, flags = self.shares(state.tally.flags, scanned)
-
-        # A row of bad quality shows the model of the next accepted value, which saw the same
-        # window, and the ratio and the latch of the one before.
-        following = self.model(after) or (0.0, 0.0)
-        behind = np.cumsum(accepted, dtype=np.int64)
-        ahead = behind - accepted
-        std = np.append(scanned.model_std, following[1])[ahead]
-        modelled = std > 0
-        rows.model_std[:] = std
-        rows.model_avg[:] = np.append(scanned.model_avg, following[0])[ahead]
-        rows.z_score_thresh[modelled] = self.limit
-        rows.off_reference[:] = np.append(np.int8(state.off_reference), scanned.off_reference)[
-            behind
-        ]
-        rows.z_score[accepted] = scanned.z_score
-        rows.anomaly[accepted] = scanned.anomaly
-        rows.shift_event[accepted] = scanned.shift_event
-        rows.status[:] = Status.BAD_QUALITY
-        rows.status[accepted] = scanned.status
-        rows.anomaly_ratio[modelled] = share[behind][modelled]
-        rows.alert[:], held = alerts(
-            rows.anomaly, state.tally.refractory, self.parameters.refractory
+        if len(scanned.status) == len(x):
+            scan, share = scanned, share[1:]
+        else:
+            scan, share = self._spread(state, scanned, after, accepted), share[np.cumsum(accepted)]
+        modelled = scan.model_std > 0
+        alert, held = alerts(scan.anomaly, state.tally.refractory, self.parameters.refractory)
+        rows = DetectorRows(
+            anomaly=scan.anomaly,
+            anomaly_ratio=np.where(modelled, share, 0.0),
+            model_avg=scan.model_avg,
+            model_std=scan.model_std,
+            z_score=scan.z_score,
+            z_score_thresh=np.where(modelled, self.limit, 0.0),
+            shift_event=scan.shift_event,
+            off_reference=scan.off_reference,
+            status=scan.status,
+            alert=alert,
         )
         self.finish(rows)
         tally = msgspec.structs.replace(state.tally, flags=flags, refractory=held)
-        return msgspec.structs.replace(after, tally=tally)
+        return rows, msgspec.structs.replace(after, tally=tally)
+
+    def _spread(self, before: S, scanned: Scan, after: S, accepted: Bools) -> Scan:
+        """The scan of accepted values with rows of bad quality between them.
+
+        Such a row shows the model of the next accepted value, which saw the same window, and the
+        latch of the one before.
+        """
+        following = self.model(after) or (0.0, 0.0)
+        behind = np.cumsum(accepted, dtype=np.int64)
+        ahead = behind - accepted
+        latch = np.concatenate(([np.int8(before.off_reference)], scanned.off_reference))
+        spread = Scan.empty(len(accepted))
+        spread.model_avg[:] = np.concatenate((scanned.model_avg, following[:1]))[ahead]
+        spread.model_std[:] = np.concatenate((scanned.model_std, following[1:]))[ahead]
+        spread.z_score[accepted] = scanned.z_score
+        spread.anomaly[accepted] = scanned.anomaly
+        spread.shift_event[accepted] = scanned.shift_event
+        spread.off_reference[:] = latch[behind]
+        spread.status[:] = Status.BAD_QUALITY
+        spread.status[accepted] = scanned.status
+        return spread
 
     def _segments(self, done_ms: int | None, ts: Ints) -> list[tuple[int, int, int | None]]:
         """Start and stop row of each segment, and the acknowledgement that starts it."""

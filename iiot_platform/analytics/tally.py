@@ -36,12 +36,13 @@ def ratios(flags: bytes, anomaly: Int8s, tested: Bools, rate_window: int) -> tup
         float64[n + 1], the share before the first value and behind each; the flags kept.
     """
     before = np.frombuffer(flags[-rate_window:], np.uint8)
-    every = np.concatenate((before, anomaly[tested].astype(np.uint8)))
+    every = np.concatenate((before, anomaly[tested].view(np.uint8)))
     count = np.concatenate(([0], np.cumsum(every, dtype=np.int64)))
-    last = len(before) + np.concatenate(([0], np.cumsum(tested, dtype=np.int64)))
-    first = np.maximum(last - rate_window, 0)
-    share = (count[last] - count[first]) / np.maximum(last - first, 1)
-    return share, every[-rate_window:].tobytes()
+    recent = count.copy()
+    recent[rate_window:] -= count[:-rate_window]
+    share = recent / np.clip(np.arange(len(count)), 1, rate_window)
+    behind = np.concatenate(([0], np.cumsum(tested, dtype=np.int64)))
+    return share[len(before) + behind], every[-rate_window:].tobytes()
 
 
 def alerts(anomaly: Int8s, remaining: int, refractory: int) -> tuple[Int8s, int]:

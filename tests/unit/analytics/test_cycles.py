@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from naive_cycles import NaiveCycles
 
 from iiot_platform.analytics import cycles
 from iiot_platform.analytics.cycles import Cycle, OpenCycle
 from iiot_platform.core.errors import AnalysisError
 from iiot_platform.core.parameters import CycleParameters
 from iiot_platform.core.quality import Status
+from tests.reference.naive_cycles import NaiveCycles
 
 DEFAULT = CycleParameters()
 

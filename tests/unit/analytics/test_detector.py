@@ -5,13 +5,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from naive_detectors import NAIVE, NaiveScript, Row
 
 from iiot_platform.analytics.detector import DetectorRows, Quantity, detector
 from iiot_platform.analytics.zscore import ZScore
 from iiot_platform.core.errors import AnalysisError
 from iiot_platform.core.parameters import DetectorParameters
 from iiot_platform.core.quality import Status
+from tests.reference.naive_detectors import NAIVE, NaiveScript, Row
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 QUICK = {"window": 12, "threshold": 2.0, "rate_window": 9, "relearn_after": 7, "refractory": 4}

@@ -1,5 +1,7 @@
 """Every detector against its naive twin, to the last bit."""
 
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -7,7 +9,7 @@ import numpy as np
 import pytest
 
 from iiot_platform.analytics.detector import DetectorRows, Quantity, detector
-from iiot_platform.analytics.zscore import ZScore
+from iiot_platform.analytics.zscore import WORTH_CALLING, WORTH_IMPORTING, ZScore
 from iiot_platform.core.errors import AnalysisError
 from iiot_platform.core.parameters import DetectorParameters
 from iiot_platform.core.quality import Status
@@ -168,3 +170,26 @@ def test_fifty_equal_values_have_std_zero_in_parity() -> None:
     assert rows.z_score[50] == 0.0
     assert rows.z_score[51] == 1.0
     assert rows.model_avg[50] == 21.3
+
+
+def test_a_live_batch_loads_no_compiler_and_no_table_library() -> None:
+    code = """
+import sys
+import numpy as np
+from iiot_platform.analytics import cycles, state_time, states, vibration
+from iiot_platform.analytics.detector import detector
+from iiot_platform.core.parameters import DetectorParameters
+parameters = DetectorParameters()
+subject = detector(parameters)
+subject.update(subject.init(parameters), np.arange(9_000), np.ones(9_000), np.ones(9_000, bool))
+print({"numba", "scipy", "pyarrow", "pandas", "dagster"} & set(sys.modules))
+"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "set()"
+
+
+def test_a_large_batch_takes_the_kernel() -> None:
+    parameters = DetectorParameters()
+    assert ZScore(parameters)._takes_kernel(WORTH_IMPORTING // 200)
+    assert not ZScore(parameters)._takes_kernel(WORTH_CALLING // 200 - 1)
+    assert not ZScore(parameters, engine="plain")._takes_kernel(WORTH_IMPORTING)

@@ -8,7 +8,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iiot_platform.analytics.state_time import Carry, IntervalTimes, time_in_state
+from iiot_platform.analytics.state_time import INTERVAL_MS, Carry, IntervalTimes, time_in_state
+from iiot_platform.core.schema import SUMMARY_INTERVAL_MS
 
 
 def times(
@@ -85,3 +86,7 @@ def test_any_cut_sums_to_the_count_of_milliseconds(
             got_known[start] += known_ms
     assert +got_known == +known
     assert +got_running == +running
+
+
+def test_the_interval_is_that_of_the_line_summary() -> None:
+    assert INTERVAL_MS == SUMMARY_INTERVAL_MS

@@ -1,12 +1,14 @@
 """What a person may set for an analysis: declared once, used by the plant file and the analyses."""
 
-from datetime import datetime
+from datetime import UTC
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Moment = Annotated[AwareDatetime, AfterValidator(lambda moment: moment.astimezone(UTC))]
+"""A time with its zone or offset, kept as UTC so that one moment has one spelling."""
 
 
 class Parameters(BaseModel):
@@ -43,7 +45,7 @@ class DetectorParameters(Parameters):
     """|z| is clipped here before it is summed; null: not clipped."""
     ewma_lambda: Annotated[float, Field(gt=0, le=1)] = 0.05
     """Weight of the newest value in the EWMA."""
-    acknowledged: tuple[datetime, ...] = ()
+    acknowledged: tuple[Moment, ...] = ()
     """Event times from which a new level counts as normal: the reference is frozen anew."""
 
 

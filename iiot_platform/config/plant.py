@@ -1,0 +1,351 @@
+"""The plant: sources, lines, and the settings of their analysis, as one frozen model."""
+
+import fnmatch
+import re
+import zoneinfo
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, Self
+
+from pydantic import AfterValidator, Field, SecretStr, model_validator
+
+from iiot_platform.config.errors import PlantError, Problem, UnknownLineError
+from iiot_platform.config.line_settings import (
+    DAY_S,
+    TOPIC_SHAPE,
+    KindDefaults,
+    LineSettings,
+    SeriesException,
+)
+from iiot_platform.core.errors import nearest
+from iiot_platform.core.parameters import (
+    CycleParameters,
+    DetectorParameters,
+    Parameters,
+    PositiveFloat,
+    PositiveInt,
+    StateParameters,
+)
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_LEVELS = "{machine}/{device}"
+
+
+def _level(name: str) -> str:
+    """A name that is one level of a topic and a tag in a database."""
+    if not name or name != name.strip():
+        raise ValueError("should be a name without blanks around it")
+    if _CONTROL.search(name) or set(name) & set("/+#\\") or name.startswith("$"):
+        raise ValueError(
+            "should not contain '/', '+', '#', '\\' or control characters, nor start with '$'"
+        )
+    return name
+
+
+def _topic(topic: str) -> str:
+    prefix = topic.removesuffix(_LEVELS)
+    if prefix == topic:
+        raise ValueError(f"should end in '{_LEVELS}', as '{TOPIC_SHAPE}' does")
+    rest = prefix.replace("{line}", "")
+    if _CONTROL.search(topic) or set(rest) & set("+#{}") or topic.startswith("$"):
+        raise ValueError(
+            "should hold no '+', '#', control character or placeholder other than {line}, "
+            "{machine} and {device}, nor start with '$'"
+        )
+    if prefix and not prefix.endswith("/"):
+        raise ValueError("should have a '/' before {machine}, which is a whole level")
+    return topic
+
+
+def _timezone(name: str) -> str:
+    try:
+        zoneinfo.ZoneInfo(name)
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise ValueError("should be a time zone such as 'UTC' or 'Europe/Berlin'") from error
+    return name
+
+
+def _line_match(match: str) -> str:
+    if "/" not in match:
+        raise ValueError("should be '<machine>/<name>' or '<machine>/<name>/<operation>'")
+    return match
+
+
+def _plant_match(match: str) -> str:
+    if match.count("/") < 2:  # noqa: PLR2004 - three parts
+        raise ValueError(
+            "should be '<line>/<machine>/<name>' or '<line>/<machine>/<name>/<operation>'"
+        )
+    return match
+
+
+LevelName = Annotated[str, AfterValidator(_level)]
+Topic = Annotated[str, AfterValidator(_topic)]
+
+
+class MqttTls(Parameters):
+    """Encryption of an MQTT connection; without `ca_file` the system's authorities count."""
+
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
+    verify: bool = True
+    """False accepts any certificate: for a first test alone."""
+
+
+class MqttSource(Parameters):
+    """A broker."""
+
+    name: LevelName = "mqtt"
+    kind: Literal["mqtt"] = "mqtt"
+    host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
+    port: Annotated[int, Field(ge=1, le=65_535)] = 1883
+    client_id: Annotated[str, Field(min_length=1)] = "iiot-buffer"
+    """Names the session at the broker: two clients with one id throw each other out."""
+    username: str | None = None
+    password: SecretStr | None = None
+    tls: MqttTls | None = None
+    receive_maximum: Annotated[int, Field(ge=20, le=65_535)] = 4_000
+    """Messages that may be unacknowledged: about 2 x rate x commit interval."""
+    session_expiry_s: Annotated[int, Field(ge=0, le=2**32 - 1)] = 7 * 86_400
+    keepalive_s: Annotated[int, Field(ge=1, le=65_535)] = 30
+
+
+Source = MqttSource
+"""Any source; `kind` tells a further one apart (`Field(discriminator="kind")`)."""
+
+
+class BufferSettings(Parameters):
+    """How the buffer commits and seals."""
+
+    commit_interval_s: PositiveFloat = 0.2
+    seal_interval_s: PositiveFloat = 1.0
+    seal_rows: PositiveInt = 50_000
+
+
+class BatchSettings(Parameters):
+    """How batches are cut, settled and kept."""
+
+    interval_s: PositiveFloat = 5.0
+    row_cap: PositiveInt = 200_000
+    """Rows that one batch takes at most."""
+    settle_grace_s: Annotated[float, Field(ge=0)] = 300.0
+    """How long after its end an hour is computed whole."""
+    keep_versions: PositiveInt = 2
+    """Versions of an hour that are kept, the current one included."""
+
+
+class SeriesRule(Parameters):
+    """Settings that differ for the series whose name matches; only what is written differs."""
+
+    match: Annotated[str, AfterValidator(_line_match)]
+    detector: DetectorParameters = DetectorParameters()
+    cycle: CycleParameters = CycleParameters()
+    state: StateParameters = StateParameters()
+
+    def exception(self, match: str | None = None) -> SeriesException:
+        """The rule as line settings carry it: checked values, in one spelling."""
+        return SeriesException(
+            match=self.match if match is None else match,
+            detector=self.detector.model_dump(exclude_unset=True),
+            cycle=self.cycle.model_dump(exclude_unset=True),
+            state=self.state.model_dump(exclude_unset=True),
+        )
+
+
+class PlantRule(SeriesRule):
+    """A rule for series of several lines: `<line>/<machine>/<name>[/<operation>]`."""
+
+    match: Annotated[str, AfterValidator(_plant_match)]
+
+    @property
+    def line_pattern(self) -> str:
+        """The part of the pattern that names lines."""
+        return self.match.partition("/")[0]
+
+    def covers(self, line: str) -> bool:
+        """True where the pattern can match series of the line."""
+        return fnmatch.fnmatchcase(line, self.line_pattern)
+
+    def within_line(self) -> SeriesException:
+        """The rule without its line part."""
+        return self.exception(self.match.partition("/")[2])
+
+
+class Line(Parameters):
+    """A production line; in the file its name alone will do.
+
+    Attributes:
+        source: name of the source that brings it; default the first.
+        topic: shape of its topics; `{machine}` is one level, `{device}` the rest.
+        max_lateness_s: overrides how late a row may come.
+        max_future_s: overrides how far ahead of its receive time a row may be.
+        defaults: settings per kind that differ from the plant's.
+        series: exceptions from the defaults; they come after the plant's.
+    """
+
+    name: LevelName
+    source: str | None = None
+    topic: Topic = TOPIC_SHAPE
+    max_lateness_s: PositiveFloat | None = None
+    max_future_s: PositiveFloat | None = None
+    defaults: KindDefaults = KindDefaults()
+    series: tuple[SeriesRule, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, given: Any) -> Any:
+        return {"name": given} if isinstance(given, str) else given
+
+    @property
+    def topic_prefix(self) -> str:
+        """What every topic of the line starts with."""
+        return prefix_of(self.topic, self.name)
+
+
+class Plant(Parameters):
+    """Everything that a plant file says."""
+
+    name: LevelName = "plant"
+    timezone: Annotated[str, AfterValidator(_timezone)] = "UTC"
+    """For people alone, in dashboards; all times that are stored are UTC."""
+    sources: Annotated[tuple[Source, ...], Field(min_length=1)] = (MqttSource(),)
+    lines: Annotated[tuple[Line, ...], Field(min_length=1)]
+    max_lateness_s: PositiveFloat = 7 * DAY_S
+    max_future_s: PositiveFloat = 300.0
+    defaults: KindDefaults = KindDefaults()
+    series: tuple[PlantRule, ...] = ()
+    buffer: BufferSettings = BufferSettings()
+    batches: BatchSettings = BatchSettings()
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        problems = list(
+            misfits(
+                [source.name for source in self.sources],
+                [LineOutline(line.name, line.source, line.topic) for line in self.lines],
+                [rule.line_pattern for rule in self.series],
+            )
+        )
+        if problems:
+            raise PlantError(problems)
+        return self
+
+    @property
+    def line_names(self) -> tuple[str, ...]:
+        """The names of the lines, in the order of the file."""
+        return tuple(line.name for line in self.lines)
+
+    def line(self, name: str) -> Line:
+        """The line called `name`.
+
+        Raises:
+            UnknownLineError: the plant has none of that name.
+        """
+        for line in self.lines:
+            if line.name == name:
+                return line
+        raise UnknownLineError(name, nearest(name, self.line_names))
+
+    def source_of(self, name: str) -> Source:
+        """The source that brings the line called `name`.
+
+        Raises:
+            UnknownLineError: the plant has no line of that name.
+        """
+        wanted = self.line(name).source
+        return next((s for s in self.sources if s.name == wanted), self.sources[0])
+
+    def lines_of(self, source: str) -> tuple[Line, ...]:
+        """The lines that a source brings."""
+        return tuple(line for line in self.lines if self.source_of(line.name).name == source)
+
+    def line_settings(self, name: str) -> LineSettings:
+        """What the analysis of a line depends on: plant defaults, the line's, then exceptions.
+
+        Raises:
+            UnknownLineError: the plant has no line of that name.
+        """
+        line = self.line(name)
+        lateness, future = line.max_lateness_s, line.max_future_s
+        return LineSettings(
+            line=line.name,
+            topic=line.topic,
+            max_lateness_s=self.max_lateness_s if lateness is None else lateness,
+            max_future_s=self.max_future_s if future is None else future,
+            defaults=_overlaid(self.defaults, line.defaults),
+            series=(
+                *(rule.within_line() for rule in self.series if rule.covers(name)),
+                *(rule.exception() for rule in line.series),
+            ),
+        )
+
+
+class LineOutline(NamedTuple):
+    """What other parts of a plant refer to in a line."""
+
+    name: str
+    source: str | None
+    topic: str
+
+
+def prefix_of(topic: str, line: str) -> str:
+    """What every topic of a line starts with, from the shape of its topics."""
+    return topic.removesuffix(_LEVELS).replace("{line}", line)
+
+
+def misfits(
+    sources: list[str], lines: list[LineOutline], line_patterns: list[str]
+) -> Iterator[Problem]:
+    """What does not fit together, though each part is right in itself."""
+    yield from _repeated("sources", sources)
+    yield from _repeated("lines", [line.name for line in lines])
+    for i, line in enumerate(lines):
+        if line.source is not None and line.source not in sources:
+            yield Problem(
+                ("lines", i, "source"),
+                f"no source is called '{line.source}'; {nearest(line.source, sources)}",
+            )
+    yield from _shared_topics(sources, lines)
+    names = [line.name for line in lines]
+    for i, pattern in enumerate(line_patterns):
+        if not any(fnmatch.fnmatchcase(name, pattern) for name in names):
+            yield Problem(
+                ("series", i, "match"),
+                f"the line part '{pattern}' matches no line; {nearest(pattern, names)}",
+            )
+
+
+def _repeated(where: str, names: Iterable[str]) -> Iterator[Problem]:
+    first: dict[str, int] = {}
+    for i, name in enumerate(names):
+        if first.setdefault(name, i) != i:
+            yield Problem(
+                (where, i, "name"),
+                f"the name '{name}' is taken by {where}[{first[name]}]; each name stands once",
+            )
+
+
+def _shared_topics(sources: list[str], lines: list[LineOutline]) -> Iterator[Problem]:
+    first_source = sources[0] if sources else None
+    for i, line in enumerate(lines):
+        prefix = prefix_of(line.topic, line.name)
+        for j, other in enumerate(lines):
+            if i == j or line.name == other.name:
+                continue
+            if (line.source or first_source) != (other.source or first_source):
+                continue
+            outer = prefix_of(other.topic, other.name)
+            if prefix.startswith(outer) and (prefix != outer or j < i):
+                yield Problem(
+                    ("lines", i, "topic"),
+                    f"topics below '{prefix}' would belong to line '{other.name}' too, which "
+                    f"takes '{outer}#'; give each line topics of its own",
+                )
+
+
+def _overlaid(base: KindDefaults, over: KindDefaults) -> KindDefaults:
+    merged: dict[str, dict[str, object]] = base.model_dump(exclude_unset=True)
+    for kind, fields in over.model_dump(exclude_unset=True).items():
+        merged.setdefault(kind, {}).update(fields)
+    return KindDefaults.model_validate(merged)

@@ -1,0 +1,132 @@
+"""Settings of the installation: where state lives and which servers it talks to."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+from pydantic import SecretStr
+
+from iiot_platform.core.errors import ConfigError
+from iiot_platform.core.paths import Home
+
+PLANT_FILE = "plant.yaml"
+_TRUE = frozenset({"1", "true", "yes", "on"})
+_FALSE = frozenset({"0", "false", "no", "off"})
+
+
+class SettingError(ConfigError):
+    """An environment variable is missing or wrong."""
+
+    def __init__(self, name: str, problem: str) -> None:
+        self.name = name
+        super().__init__(f"environment variable {name}: {problem}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class InfluxSettings:
+    """The InfluxDB that tables are written to.
+
+    Attributes:
+        token: for 2.x and 3; empty where user and password are used.
+        username: for 1.x.
+        password: for 1.x.
+        verify_tls: False accepts any certificate.
+    """
+
+    url: str
+    token: SecretStr = SecretStr("")
+    org: str = "iiot"
+    bucket: str = "iiot"
+    username: str | None = None
+    password: SecretStr | None = None
+    verify_tls: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What an installation needs to know, beside its plant file."""
+
+    home: Home = field(default_factory=lambda: Home(Path("var").absolute()))
+    plant_path: Path = field(default_factory=lambda: Path(PLANT_FILE).absolute())
+    influx: InfluxSettings | None = None
+    dagster_url: str = "http://127.0.0.1:3000"
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str]) -> Self:
+        """The settings that environment variables give; the one place that knows their names.
+
+        An empty variable counts as one that is not set. Paths become absolute, because the
+        processes of one installation have different working directories.
+
+        Raises:
+            SettingError: a variable is wrong, or one that another needs is missing.
+        """
+        variables = {name: value for name, value in environ.items() if value.strip()}
+        home = Home(Path(variables.get("IIOT_HOME", "var")).expanduser().absolute())
+        return cls(
+            home=home,
+            plant_path=_plant_path(variables, home),
+            influx=_influx(variables),
+            dagster_url=_url(variables, "DAGSTER_UI_URL", "http://127.0.0.1:3000"),
+        )
+
+
+def _plant_path(variables: Mapping[str, str], home: Home) -> Path:
+    if "IIOT_PLANT" in variables:
+        return Path(variables["IIOT_PLANT"]).expanduser().absolute()
+    here = Path(PLANT_FILE).absolute()
+    return here if here.exists() else home.root / PLANT_FILE
+
+
+def _influx(variables: Mapping[str, str]) -> InfluxSettings | None:
+    if "INFLUX_URL" not in variables:
+        return None
+    token = _secret(variables, "INFLUX_TOKEN")
+    username = variables.get("INFLUX_USERNAME")
+    password = _secret(variables, "INFLUX_PASSWORD")
+    if (username is None) != (password is None):
+        missing = "INFLUX_USERNAME" if username is None else "INFLUX_PASSWORD"
+        raise SettingError(missing, "user and password belong together; set both or neither")
+    return InfluxSettings(
+        url=_url(variables, "INFLUX_URL", ""),
+        token=token or SecretStr(""),
+        org=variables.get("INFLUX_ORG", "iiot"),
+        bucket=variables.get("INFLUX_BUCKET", "iiot"),
+        username=username,
+        password=password,
+        verify_tls=_flag(variables, "INFLUX_VERIFY_TLS", default=True),
+    )
+
+
+def _secret(variables: Mapping[str, str], name: str) -> SecretStr | None:
+    file_name = f"{name}_FILE"
+    if file_name not in variables:
+        return SecretStr(variables[name]) if name in variables else None
+    if name in variables:
+        raise SettingError(file_name, f"{name} is set too; keep one of the two")
+    path = Path(variables[file_name]).expanduser()
+    try:
+        text = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise SettingError(file_name, f"can not read '{path}': {reason}") from error
+    if not text:
+        raise SettingError(file_name, f"'{path}' is empty")
+    return SecretStr(text)
+
+
+def _url(variables: Mapping[str, str], name: str, default: str) -> str:
+    url = variables.get(name, default).strip().rstrip("/")
+    scheme, separator, host = url.partition("://")
+    if scheme not in {"http", "https"} or not separator or not host:
+        # the text is not repeated: a URL may carry a password
+        raise SettingError(name, "should be a URL that starts with http:// or https://")
+    return url
+
+
+def _flag(variables: Mapping[str, str], name: str, *, default: bool) -> bool:
+    text = variables.get(name, str(default)).strip().lower()
+    if text not in _TRUE | _FALSE:
+        raise SettingError(name, f"got '{text}'; should be true or false")
+    return text in _TRUE

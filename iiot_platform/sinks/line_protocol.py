@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from iiot_platform.core import schema
-from iiot_platform.core.errors import SinkError
+from iiot_platform.sinks.refusals import RefusedError
 
 _ESCAPES: Final = str.maketrans({",": r"\,", " ": r"\ ", "=": r"\=", "\n": "%0A", "\r": "%0D"})
 _TEXT_ESCAPES: Final = str.maketrans({"\\": r"\\", '"': r"\""})
@@ -59,10 +59,11 @@ class Lines:
             start = stop
 
     def _ends(self) -> "np.ndarray[Any, np.dtype[np.int32]]":
-        buffer = self.text.buffers()[1]
+        buffer: Any = self.text.buffers()[1]
         if buffer is None or not len(self):
             return np.zeros(1, np.int32)
-        return np.frombuffer(buffer, np.int32)[self.text.offset :][: len(self) + 1]
+        ends: np.ndarray[Any, np.dtype[np.int32]] = np.frombuffer(buffer, np.int32)
+        return ends[self.text.offset :][: len(self) + 1]
 
 
 def tag_text(value: str) -> str:
@@ -84,10 +85,10 @@ def render(table: schema.Table, rows: pa.Table) -> Lines:
         rows: Arrow table with at least the declared time, tag, field and provenance columns.
 
     Raises:
-        SinkError: the table has no measurement, or the rows lack a column or have another type.
+        RefusedError: the table has no measurement, or the rows lack a column or have another type.
     """
     if table.measurement is None:
-        raise SinkError(
+        raise RefusedError(
             f"table '{table.name}' has no InfluxDB measurement and can not be rendered; "
             f"those that have: {', '.join(t.name for t in schema.measured())}"
         )
@@ -111,7 +112,7 @@ def render(table: schema.Table, rows: pa.Table) -> Lines:
         columns["ts"].cast(pa.int64()).cast(pa.string()),
         "\n",
     ]
-    text: Any = pc.binary_join_element_wise(*_merged(parts), "")  # type: ignore[call-overload]  # the stubs know no mix of arrays and scalars
+    text: Any = pc.binary_join_element_wise(*_merged(parts), "")
     return Lines(text, index, rows.num_rows - count)
 
 
@@ -120,7 +121,7 @@ def _columns(table: schema.Table, rows: pa.Table) -> dict[str, _Column]:
     columns: dict[str, _Column] = {}
     for name in table.names("time", "tag", "field", "provenance"):
         if name not in rows.column_names:
-            raise SinkError(
+            raise RefusedError(
                 f"rows of table '{table.name}' lack the column '{name}'; "
                 f"got {', '.join(rows.column_names)}"
             )
@@ -134,7 +135,7 @@ def _columns(table: schema.Table, rows: pa.Table) -> dict[str, _Column]:
             try:
                 column = column.cast(declared)
             except pa.ArrowInvalid as error:
-                raise SinkError(
+                raise RefusedError(
                     f"column '{name}' of table '{table.name}' is {column.type}, "
                     f"declared {declared}: {error}"
                 ) from error
@@ -167,7 +168,8 @@ def _each_distinct(values: _Column, function: Callable[[str], str]) -> _Column:
     mapped = pa.array([function(text) for text in encoded.dictionary.to_pylist()], pa.string())
     if len(mapped) == 1 and not values.null_count:
         return mapped[0]
-    return mapped.take(encoded.indices)
+    indices: Any = encoded.indices
+    return mapped.take(indices)
 
 
 def _taken(column: _Column, kept: _Column) -> _Column:
@@ -197,7 +199,8 @@ def _series(table: schema.Table, columns: dict[str, _Column]) -> _Column:
     heads = [f"{table.measurement}{''.join(tags)} " for tags in tag_sets]
     if len(heads) == 1:
         return pa.scalar(heads[0])
-    return pa.array(heads, pa.string()).take(pa.array(codes))
+    places: Any = pa.array(codes)
+    return pa.array(heads, pa.string()).take(places)
 
 
 def _tag(name: str, value: str | None) -> str:
@@ -223,7 +226,7 @@ def _field_set(table: schema.Table, fields: dict[str, _Column]) -> list[Any]:
         parts += [f"{',' if parts else ''}{name}=", column, suffix[name]]
     comma = "," if parts else ""
     named: list[Any] = [
-        pc.binary_join_element_wise(f"{comma}{n}=", column, suffix[n], "")  # type: ignore[call-overload]  # as above
+        pc.binary_join_element_wise(f"{comma}{n}=", column, suffix[n], "")
         for n, column in gappy.items()
     ]
     if complete:

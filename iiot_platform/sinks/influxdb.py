@@ -13,9 +13,9 @@ import pyarrow as pa
 import urllib3
 from influxdb_client.client.influxdb_client import InfluxDBClient
 from influxdb_client.client.write.retry import WritesRetry
-from influxdb_client.client.write_api import SYNCHRONOUS
 from influxdb_client.domain.write_precision import WritePrecision
 from influxdb_client.rest import ApiException
+from influxdb_client.service.write_service import WriteService
 
 from iiot_platform.config.settings import InfluxSettings
 from iiot_platform.core import schema
@@ -65,7 +65,9 @@ class InfluxSink:
             timeout=int(timeout_s * 1_000),
             verify_ssl=settings.verify_tls,
         )
-        self._writes: Any = self._client.write_api(write_options=SYNCHRONOUS)
+        # The service below WriteApi: a synchronous WriteApi drops the retry given to a request,
+        # and the time of a retry given to the client ends for ever, counted from its making.
+        self._writes: Any = WriteService(self._client.api_client)  # type: ignore[no-untyped-call]  # the client's
         self._version: str | None = None
 
     def __enter__(self) -> Self:
@@ -184,11 +186,12 @@ class InfluxSink:
         return 0
 
     def _post(self, body: bytes) -> None:
-        self._writes.write(
+        self._writes.post_write(
             bucket=self._settings.bucket,
             org=self._settings.org,
-            record=body,
-            write_precision=WritePrecision.MS,
+            body=body,
+            precision=WritePrecision.MS,
+            content_type="text/plain; charset=utf-8",
             urlopen_kw={"retries": _Retry.within(self._retry_for_s)},
         )
 

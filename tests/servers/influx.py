@@ -49,7 +49,7 @@ bind-address = "127.0.0.1:{rpc}"
   bind-address = "127.0.0.1:{port}"
   auth-enabled = true
   log-enabled = false
-  flux-enabled = false
+  max-body-size = {max_body_bytes}
 """
 
 
@@ -64,16 +64,31 @@ class Faults:
     """Switches of the front.
 
     Attributes:
-        cut_before: paths whose requests are cut before the server sees them.
-        cut_after: paths whose answer is cut after the server has done its work.
+        cut_before: how many requests for a path are cut before the server sees them.
+        cut_after: how many answers are cut after the server has done its work.
         delay_s: how long a request waits before it is passed on.
         seen: method, path and query of every request, in order.
     """
 
-    cut_before: set[str] = field(default_factory=set)
-    cut_after: set[str] = field(default_factory=set)
+    cut_before: dict[str, int] = field(default_factory=dict)
+    cut_after: dict[str, int] = field(default_factory=dict)
     delay_s: float = 0.0
     seen: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
+
+    def paths(self) -> list[str]:
+        return [path for _, path, _ in self.seen]
+
+    def clear(self) -> None:
+        self.cut_before.clear()
+        self.cut_after.clear()
+        self.delay_s = 0.0
+        self.seen.clear()
+
+
+def _one_of(counts: dict[str, int], path: str) -> bool:
+    left = counts.get(path, 0)
+    counts[path] = max(left - 1, 0)
+    return left > 0
 
 
 class _Front(ThreadingHTTPServer):
@@ -101,9 +116,8 @@ class _Handler(BaseHTTPRequestHandler):
         query = dict(urllib.parse.parse_qsl(url.query))
         faults.seen.append((self.command, url.path, query))
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        if faults.delay_s:
-            time.sleep(faults.delay_s)
-        if url.path in faults.cut_before:
+        time.sleep(faults.delay_s)
+        if _one_of(faults.cut_before, url.path):
             self._cut()
             return
         try:
@@ -111,7 +125,7 @@ class _Handler(BaseHTTPRequestHandler):
         except OSError:  # the server is away: so is its front
             self._cut()
             return
-        if url.path in faults.cut_after:
+        if _one_of(faults.cut_after, url.path):
             self._cut()
             return
         self.send_response(answer.status)
@@ -191,11 +205,15 @@ def series_rows(series: dict[str, Any]) -> list[dict[str, Any]]:
 class InfluxProcess:
     """One influxd with its own folder, which can be killed and started again."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, max_body_bytes: int) -> None:
         self.port = free_port()
         self.root = root
         self._config = root / "influxdb.conf"
-        self._config.write_text(_CONFIG.format(root=root, port=self.port, rpc=free_port()))
+        self._config.write_text(
+            _CONFIG.format(
+                root=root, port=self.port, rpc=free_port(), max_body_bytes=max_body_bytes
+            )
+        )
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, deadline_s: float = 20.0) -> None:
@@ -256,7 +274,7 @@ def require() -> None:
 
 
 @contextlib.contextmanager
-def server(root: Path) -> Iterator[Influx]:
+def server(root: Path, *, max_body_bytes: int = 25_000_000) -> Iterator[Influx]:
     """The server that the environment names, else influxd 1.6 and its front on free ports."""
     url = os.environ.get("IIOT_TEST_INFLUX_URL")
     if url:
@@ -268,7 +286,7 @@ def server(root: Path) -> Iterator[Influx]:
         )
         return
     token = secrets.token_hex(16)
-    process = InfluxProcess(root)
+    process = InfluxProcess(root, max_body_bytes)
     process.start()
     front = _Front(("127.0.0.1", 0), _Handler)
     front.upstream = process.port

@@ -129,9 +129,8 @@ def _columns(table: schema.Table, rows: pa.Table) -> dict[str, _Column]:
         if isinstance(column, pa.ChunkedArray):
             column = pa.concat_arrays(column.chunks)
         declared = table.column(name).type
-        if pa.types.is_dictionary(column.type):
-            column = column.dictionary_decode()
-        if column.type != declared:
+        plain = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+        if plain != declared:
             try:
                 column = column.cast(declared)
             except pa.ArrowInvalid as error:
@@ -145,17 +144,32 @@ def _columns(table: schema.Table, rows: pa.Table) -> dict[str, _Column]:
 
 def _field(column: schema.Column, values: _Column) -> _Column:
     """The text of each value, without an integer's suffix; null where it can not be stored."""
-    if column.type == schema.FLOAT:
-        # Arrow writes the shortest text that reads back to the same bits.
-        finite = pc.is_finite(values)
-        if not pc.all(finite, skip_nulls=True, min_count=0).as_py():
-            values = pc.if_else(finite, values, pa.scalar(None, pa.float64()))
-        return values.cast(pa.string())
-    if column.type == schema.INT:
-        return values.cast(pa.string())
+    if column.type in {schema.FLOAT, schema.INT}:
+        if _is_constant(values):
+            return _finite(values.slice(0, 1)).cast(pa.string())[0]
+        return _finite(values).cast(pa.string())
     if column.type == schema.TEXT:
         return _each_distinct(values, _quoted)
     raise TypeError(f"field '{column.name}': no line protocol for Arrow type {column.type}")
+
+
+def _finite(values: _Column) -> _Column:
+    """Null in place of NaN and infinity. Arrow casts floats to text that reads back bit for bit."""
+    if values.type != schema.FLOAT:
+        return values
+    finite = pc.is_finite(values)
+    if pc.all(finite, min_count=0).as_py():
+        return values
+    return pc.if_else(finite, values, pa.scalar(None, schema.FLOAT))
+
+
+def _is_constant(values: _Column) -> bool:
+    """True where one storable value stands in every row; compares bits, so 0.0 is not -0.0."""
+    if values.null_count or not len(values):
+        return False
+    ends = pc.min_max(values.view(pa.int64()))
+    same = bool(ends["min"] == ends["max"])
+    return same and not _finite(values.slice(0, 1)).null_count
 
 
 def _quoted(text: str) -> str:
@@ -165,8 +179,9 @@ def _quoted(text: str) -> str:
 def _each_distinct(values: _Column, function: Callable[[str], str]) -> _Column:
     """Apply a function once for each distinct value; one scalar where there is but one."""
     encoded = values.dictionary_encode()
-    mapped = pa.array([function(text) for text in encoded.dictionary.to_pylist()], pa.string())
-    if len(mapped) == 1 and not values.null_count:
+    texts = encoded.dictionary.to_pylist()
+    mapped = pa.array([None if text is None else function(text) for text in texts], pa.string())
+    if len(mapped) == 1 and not mapped.null_count and not values.null_count:
         return mapped[0]
     indices: Any = encoded.indices
     return mapped.take(indices)
@@ -191,9 +206,9 @@ def _series(table: schema.Table, columns: dict[str, _Column]) -> _Column:
     codes = np.zeros(len(columns["ts"]), dtype=np.int64)
     tag_sets: list[tuple[str, ...]] = [()]
     for name in sorted(table.names("tag")):  # sorted tags cost the server least
-        encoded = columns[name].dictionary_encode(null_encoding="encode")
-        texts = [_tag(name, value) for value in encoded.dictionary.to_pylist()]
-        wide = codes * len(texts) + encoded.indices.to_numpy()
+        encoded = columns[name].dictionary_encode()
+        texts = [_tag(name, value) for value in [*encoded.dictionary.to_pylist(), None]]
+        wide = codes * len(texts) + encoded.indices.fill_null(len(texts) - 1).to_numpy()
         distinct, codes = _compacted(wide, len(tag_sets) * len(texts))
         tag_sets = [(*tag_sets[i // len(texts)], texts[i % len(texts)]) for i in distinct.tolist()]
     heads = [f"{table.measurement}{''.join(tags)} " for tags in tag_sets]

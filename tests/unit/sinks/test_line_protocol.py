@@ -136,6 +136,27 @@ def test_layout_of_the_arrow_table_does_not_matter() -> None:
     coded = rows.set_column(place, "sensor_name", rows.column("sensor_name").dictionary_encode())
     assert render(schema.SIGNALS, chunked).body() == plain
     assert render(schema.SIGNALS, coded.slice(3, 20)).body() == plain
+    parts = [part.combine_chunks() for part in (rows.slice(3, 5), rows.slice(8, 15))]
+    each = [
+        part.set_column(place, "sensor_name", part.column("sensor_name").dictionary_encode())
+        for part in parts
+    ]
+    assert render(schema.SIGNALS, pa.concat_tables(each)).body() == plain
+
+
+def test_a_field_that_is_the_same_in_every_row_is_so_bit_for_bit() -> None:
+    for values in ([0.0, -0.0], [-0.0, -0.0], [math.nan, math.nan], [None, None], [2.5, 2.5]):
+        check(schema.SIGNALS, signals(ts=[1, 2], value=values))
+
+
+def test_gaps_in_coded_columns_are_left_out() -> None:
+    rows = signals(ts=[1, 2, 3], sensor_name=["a", None, "b"], run_id=["r", None, "r"])
+    coded = rows
+    for name in ("sensor_name", "run_id", "config_version"):
+        place = rows.column_names.index(name)
+        coded = coded.set_column(place, name, rows.column(name).dictionary_encode())
+    assert render(schema.SIGNALS, coded).body() == render(schema.SIGNALS, rows).body()
+    assert b"None" not in render(schema.SIGNALS, coded).body()
 
 
 def test_times_of_another_unit_are_brought_to_milliseconds() -> None:

@@ -3,13 +3,13 @@
 import fnmatch
 import re
 import zoneinfo
-from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
-from iiot_platform.config.errors import PlantError, Problem, UnknownLineError
+from iiot_platform.config.errors import PlantError, UnknownLineError
+from iiot_platform.config.fit import LEVELS, LineOutline, misfits, prefix_of
 from iiot_platform.config.line_settings import (
     DAY_S,
     TOPIC_SHAPE,
@@ -28,7 +28,7 @@ from iiot_platform.core.parameters import (
 )
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-_LEVELS = "{machine}/{device}"
+_Entry = TypeVar("_Entry")
 
 
 def _level(name: str) -> str:
@@ -43,9 +43,9 @@ def _level(name: str) -> str:
 
 
 def _topic(topic: str) -> str:
-    prefix = topic.removesuffix(_LEVELS)
+    prefix = topic.removesuffix(LEVELS)
     if prefix == topic:
-        raise ValueError(f"should end in '{_LEVELS}', as '{TOPIC_SHAPE}' does")
+        raise ValueError(f"should end in '{LEVELS}', as '{TOPIC_SHAPE}' does")
     rest = prefix.replace("{line}", "")
     if _CONTROL.search(topic) or set(rest) & set("+#{}") or topic.startswith("$"):
         raise ValueError(
@@ -77,6 +77,12 @@ def _plant_match(match: str) -> str:
             "should be '<line>/<machine>/<name>' or '<line>/<machine>/<name>/<operation>'"
         )
     return match
+
+
+def _some(entries: tuple[_Entry, ...]) -> tuple[_Entry, ...]:
+    if not entries:
+        raise ValueError("should have at least one entry")
+    return entries
 
 
 LevelName = Annotated[str, AfterValidator(_level)]
@@ -209,8 +215,8 @@ class Plant(Parameters):
     name: LevelName = "plant"
     timezone: Annotated[str, AfterValidator(_timezone)] = "UTC"
     """For people alone, in dashboards; all times that are stored are UTC."""
-    sources: Annotated[tuple[Source, ...], Field(min_length=1)] = (MqttSource(),)
-    lines: Annotated[tuple[Line, ...], Field(min_length=1)]
+    sources: Annotated[tuple[Source, ...], AfterValidator(_some)] = (MqttSource(),)
+    lines: Annotated[tuple[Line, ...], AfterValidator(_some)]
     max_lateness_s: PositiveFloat = 7 * DAY_S
     max_future_s: PositiveFloat = 300.0
     defaults: KindDefaults = KindDefaults()
@@ -222,9 +228,9 @@ class Plant(Parameters):
     def _fits_together(self) -> Self:
         problems = list(
             misfits(
-                [source.name for source in self.sources],
-                [LineOutline(line.name, line.source, line.topic) for line in self.lines],
-                [rule.line_pattern for rule in self.series],
+                dict(enumerate(source.name for source in self.sources)),
+                {i: LineOutline(x.name, x.source, x.topic) for i, x in enumerate(self.lines)},
+                dict(enumerate(rule.line_pattern for rule in self.series)),
             )
         )
         if problems:
@@ -279,69 +285,6 @@ class Plant(Parameters):
                 *(rule.exception() for rule in line.series),
             ),
         )
-
-
-class LineOutline(NamedTuple):
-    """What other parts of a plant refer to in a line."""
-
-    name: str
-    source: str | None
-    topic: str
-
-
-def prefix_of(topic: str, line: str) -> str:
-    """What every topic of a line starts with, from the shape of its topics."""
-    return topic.removesuffix(_LEVELS).replace("{line}", line)
-
-
-def misfits(
-    sources: list[str], lines: list[LineOutline], line_patterns: list[str]
-) -> Iterator[Problem]:
-    """What does not fit together, though each part is right in itself."""
-    yield from _repeated("sources", sources)
-    yield from _repeated("lines", [line.name for line in lines])
-    for i, line in enumerate(lines):
-        if line.source is not None and line.source not in sources:
-            yield Problem(
-                ("lines", i, "source"),
-                f"no source is called '{line.source}'; {nearest(line.source, sources)}",
-            )
-    yield from _shared_topics(sources, lines)
-    names = [line.name for line in lines]
-    for i, pattern in enumerate(line_patterns):
-        if not any(fnmatch.fnmatchcase(name, pattern) for name in names):
-            yield Problem(
-                ("series", i, "match"),
-                f"the line part '{pattern}' matches no line; {nearest(pattern, names)}",
-            )
-
-
-def _repeated(where: str, names: Iterable[str]) -> Iterator[Problem]:
-    first: dict[str, int] = {}
-    for i, name in enumerate(names):
-        if first.setdefault(name, i) != i:
-            yield Problem(
-                (where, i, "name"),
-                f"the name '{name}' is taken by {where}[{first[name]}]; each name stands once",
-            )
-
-
-def _shared_topics(sources: list[str], lines: list[LineOutline]) -> Iterator[Problem]:
-    first_source = sources[0] if sources else None
-    for i, line in enumerate(lines):
-        prefix = prefix_of(line.topic, line.name)
-        for j, other in enumerate(lines):
-            if i == j or line.name == other.name:
-                continue
-            if (line.source or first_source) != (other.source or first_source):
-                continue
-            outer = prefix_of(other.topic, other.name)
-            if prefix.startswith(outer) and (prefix != outer or j < i):
-                yield Problem(
-                    ("lines", i, "topic"),
-                    f"topics below '{prefix}' would belong to line '{other.name}' too, which "
-                    f"takes '{outer}#'; give each line topics of its own",
-                )
 
 
 def _overlaid(base: KindDefaults, over: KindDefaults) -> KindDefaults:

@@ -73,9 +73,7 @@ class Device(ABC):
         names = {"LineName": self.place.line, "MachineName": self.place.machine}
         encoded = [
             _encode({**names, **payload, "TimeStamp": stamp})
-            for payload, stamp, keep in zip(
-                payloads, stamps.tolist(), kept.tolist(), strict=True
-            )
+            for payload, stamp, keep in zip(payloads, stamps.tolist(), kept.tolist(), strict=True)
             if keep
         ]
         return Batch(times[kept], encoded)

@@ -62,9 +62,7 @@ class Electrical(Device):
         )
         self._cycle_noise = Draw(place.seed, place.topic, "cycle", width=3)
         self._noise = Draw(place.seed, place.topic, "noise", width=2 * PHASES)
-        self._harmonic_noise = Draw(
-            place.seed, place.topic, "harmonics", width=PHASES * HARMONICS
-        )
+        self._harmonic_noise = Draw(place.seed, place.topic, "harmonics", width=PHASES * HARMONICS)
         self._profile = np.tile(_harmonic_profile(), PHASES)
 
     def readings(self, start_ms: int, end_ms: int) -> tuple[Ints, list[Payload]]:
@@ -78,17 +76,17 @@ class Electrical(Device):
         place = cycle - cycles.first
         since_close = position - cycles.running[place] - 1
         running = (position > 0) & (since_close < 0)
-        sent = running | (position == 0) | (
-            (since_close >= 0) & (since_close % self._idle_stride == 0)
+        sent = (
+            running
+            | (position == 0)
+            | ((since_close >= 0) & (since_close % self._idle_stride == 0))
         )
         noise = self._noise.normals(first, len(times))[sent]
         uniform = self._harmonic_noise.uniforms(first, len(times))[sent]
         place, position, running = place[sent], position[sent], running[sent]
         current = self._currents(cycles, place, position, running, noise[:, :PHASES])
         volt = self._spec.volt_v * (1.0 + _VOLT_SIGMA * noise[:, PHASES:])
-        harmonics = np.round(
-            self._profile * (1.0 + _HARMONIC_SCATTER * (2.0 * uniform - 1.0)), 3
-        )
+        harmonics = np.round(self._profile * (1.0 + _HARMONIC_SCATTER * (2.0 * uniform - 1.0)), 3)
         data = _electrical_data(
             np.round(current, 4), np.round(volt, 3), harmonics, self._spec.power_factor
         )

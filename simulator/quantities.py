@@ -72,9 +72,7 @@ class Quantity:
         for span in spans:
             inside = (index >= span.first) & (index < span.last)
             if inside.any():
-                values[inside] = self._disturbed(
-                    values[inside], noise[inside], index[inside], span
-                )
+                values[inside] = self._disturbed(values[inside], noise[inside], index[inside], span)
         return np.round(values, self.decimals)
 
     def _disturbed(self, values: Floats, noise: Floats, index: Ints, span: Span) -> Floats:

@@ -336,9 +336,7 @@ def misfits(scenario: Scenario) -> list[Problem]:
     return problems
 
 
-def _fault_misfits(
-    field: str, fault: FaultSpec, devices: dict[str, DeviceSpec]
-) -> list[Problem]:
+def _fault_misfits(field: str, fault: FaultSpec, devices: dict[str, DeviceSpec]) -> list[Problem]:
     problems: list[Problem] = []
     times = [n for n in ("every_s", "start", "start_s") if getattr(fault, n) is not None]
     if len(times) != 1:
@@ -370,5 +368,7 @@ def _fault_misfits(
         isinstance(spec, GenericSpec) and fault.field in spec.fields
     ):
         fields = spec.fields if isinstance(spec, GenericSpec) else ()
-        problems.append(Problem(f"{field}.field", f"no '{fault.field}'; {nearest(fault.field, fields)}"))
+        problems.append(
+            Problem(f"{field}.field", f"no '{fault.field}'; {nearest(fault.field, fields)}")
+        )
     return problems

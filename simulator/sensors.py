@@ -114,7 +114,9 @@ class Vibration(Sampler):
     def __init__(self, place: Place, spec: VibrationSpec, faults: list[FaultClock]) -> None:
         super().__init__(place, spec, faults)
         self._axes = [
-            Quantity(QuantitySpec(mean=mean, sigma=spec.sigma), self.times, place.seed, place.topic, a)
+            Quantity(
+                QuantitySpec(mean=mean, sigma=spec.sigma), self.times, place.seed, place.topic, a
+            )
             for mean, a in zip(spec.mean, "xyz", strict=True)
         ]
         self._temperature = spec.temperature and Quantity(

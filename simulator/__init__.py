@@ -3,7 +3,7 @@
 from simulator.broker_link import BrokerAddress, read_password
 from simulator.errors import SimulatorError
 from simulator.replay import ReplayOptions, replay
-from simulator.scenario import load_scenario
+from simulator.scenario_file import load_scenario
 from simulator.session import RunOptions, run
 from simulator.stats import Stats
 from simulator.twin import plant_yaml

@@ -18,7 +18,7 @@ from simulator.broker_link import BrokerAddress, read_password
 from simulator.errors import SimulatorError
 from simulator.recording import DEFAULT_LABEL_COLUMNS
 from simulator.replay import ReplayOptions, replay
-from simulator.scenario import DEFAULT_SCENARIO, load_scenario
+from simulator.scenario_file import DEFAULT_SCENARIO, load_scenario
 from simulator.session import RunOptions, run
 from simulator.stats import Stats
 from simulator.twin import plant_yaml

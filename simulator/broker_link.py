@@ -135,6 +135,7 @@ class BrokerLink(Generic[T]):
 
     def close(self) -> None:
         """Say goodbye; what is not acknowledged stays so."""
+        self.connected = False
         if self._client.socket() is not None:
             self._client.disconnect()
             self._client.loop_write()

@@ -23,6 +23,12 @@ class Place(NamedTuple):
     device: str
     seed: int
 
+    @classmethod
+    def of(cls, topic: str, seed: int) -> "Place":
+        """The place that publishes to `<line>/<machine>/<device>`."""
+        line, machine, device = topic.split("/")
+        return cls(line, machine, device, seed)
+
     @property
     def topic(self) -> str:
         """The topic that the device publishes to."""

@@ -56,7 +56,7 @@ class Electrical(Device):
         self._spec = spec
         self._per_cycle = round(spec.period_s * spec.rate_hz)
         self._idle_stride = max(round(spec.rate_hz), 1)
-        self.slack_ms = int(2000 * spec.period_s)
+        self.slack_ms = int(3000 * spec.period_s)
         self._times = SampleTimes(
             place.seed, place.topic, interval_ms=1000.0 / spec.rate_hz, jitter_ms=spec.jitter_ms
         )
@@ -122,7 +122,6 @@ class Electrical(Device):
         ]
 
     def _occurrences(self, times: Ints) -> list[Occurrence]:
-        # a fault begins with the first cycle after it: one sample's time may be a cycle's end
         return list(self.active(int(times[0]), int(times[-1]) + 1, *_CYCLE_FAULTS))
 
     def _cycle_span(self, occurrence: Occurrence) -> tuple[int, int]:

@@ -56,7 +56,7 @@ class SimulatedPlant:
     def __init__(self, scenario: Scenario, *, anchor_ms: int) -> None:
         self._devices = [
             _device(
-                Place(*topic.split("/"), scenario.seed),
+                Place.of(topic, scenario.seed),
                 spec,
                 [
                     FaultClock(fault, seed=scenario.seed, place=place, anchor_ms=anchor_ms)

@@ -1,14 +1,15 @@
 """Devices that sample numbers or a state at a rate: signal, state, vibration, generic."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from simulator.devices import Device, Marked, Payload, Place
 from simulator.faults import FaultClock, Occurrence
 from simulator.quantities import Quantity, SampleTimes, Span
-from simulator.randomness import Floats, Ints
+from simulator.randomness import Ints
 from simulator.scenario import (
     GenericSpec,
     QuantitySpec,
@@ -103,7 +104,8 @@ class State(Sampler):
 
     def _at(self, times: Ints) -> Ints:
         place = np.searchsorted(self._ends, times % self._ends[-1], side="right")
-        return self._values[place]
+        states: Ints = self._values[place]
+        return states
 
 
 class Vibration(Sampler):
@@ -130,14 +132,11 @@ class Vibration(Sampler):
         spans = self.spans(start_ms, end_ms)
         # an RMS is never negative, however the fault pulls
         axes = [np.abs(axis.values(first, times, spans)) for axis in self._axes]
-        columns: dict[str, Floats] = {}
+        prefix = "VibAccelTotal_RMS_" if self._alias else "VibAccelTotRms"
+        columns = {f"{prefix}{a}": values for a, values in zip("XYZ", axes, strict=True)}
         if self._alias:
-            columns.update(zip(("X", "Y", "Z"), axes, strict=True))
-            columns = {f"VibAccelTotal_RMS_{axis}": values for axis, values in columns.items()}
             total = np.sqrt(axes[0] ** 2 + axes[1] ** 2 + axes[2] ** 2)
             columns["VibrationLevel"] = np.round(total, self._axes[0].decimals)
-        else:
-            columns = {f"VibAccelTotRms{a}": v for a, v in zip("XYZ", axes, strict=True)}
         if self._temperature:
             columns["SensorTemperature"] = self._temperature.values(first, times, [])
         named = {"SensorName": np.full(len(times), self.place.device), **columns}
@@ -177,7 +176,7 @@ class Generic(Sampler):
         return occurrence.fault.field or self._first_field
 
 
-def _rows(columns: dict[str, np.ndarray[tuple[int], np.dtype[np.generic]]]) -> list[Payload]:
+def _rows(columns: Mapping[str, NDArray[np.generic]]) -> list[Payload]:
     names = tuple(columns)
     lists = [values.tolist() for values in columns.values()]
     return [dict(zip(names, row, strict=True)) for row in zip(*lists, strict=True)]

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from simulator.broker_link import BrokerAddress
 from simulator.plant import Chunk, SimulatedPlant
 from simulator.publisher import Publisher
-from simulator.scenario import DEFAULT_SCENARIO, load_scenario
+from simulator.scenario_file import DEFAULT_SCENARIO, load_scenario
 from simulator.stats import LineState, ScenarioState, SimulatorFiles, Stats, now_ms
 
 _SHORTEST_CHUNK_MS: Final = 2_000

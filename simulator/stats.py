@@ -106,7 +106,14 @@ class SimulatorFiles:
 
 
 def replace(path: Path, content: bytes) -> None:
-    """Write a file so that a reader sees the old or the new content, never a part."""
+    """Write a file so that a reader sees the old or the new content, never a part.
+
+    Raises:
+        SimulatorError: it can not be written.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(content)
-    temporary.replace(path)
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    except OSError as error:
+        raise SimulatorError(f"{path} can not be written: {error}") from error

@@ -3,9 +3,9 @@
 import fnmatch
 import re
 import zoneinfo
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar
 
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
@@ -28,6 +28,7 @@ from iiot_platform.core.parameters import (
 )
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_Entry = TypeVar("_Entry")
 _LEVELS = "{machine}/{device}"
 
 
@@ -77,6 +78,12 @@ def _plant_match(match: str) -> str:
             "should be '<line>/<machine>/<name>' or '<line>/<machine>/<name>/<operation>'"
         )
     return match
+
+
+def _some(entries: tuple[_Entry, ...]) -> tuple[_Entry, ...]:
+    if not entries:
+        raise ValueError("should have at least one entry")
+    return entries
 
 
 LevelName = Annotated[str, AfterValidator(_level)]
@@ -209,8 +216,8 @@ class Plant(Parameters):
     name: LevelName = "plant"
     timezone: Annotated[str, AfterValidator(_timezone)] = "UTC"
     """For people alone, in dashboards; all times that are stored are UTC."""
-    sources: Annotated[tuple[Source, ...], Field(min_length=1)] = (MqttSource(),)
-    lines: Annotated[tuple[Line, ...], Field(min_length=1)]
+    sources: Annotated[tuple[Source, ...], AfterValidator(_some)] = (MqttSource(),)
+    lines: Annotated[tuple[Line, ...], AfterValidator(_some)]
     max_lateness_s: PositiveFloat = 7 * DAY_S
     max_future_s: PositiveFloat = 300.0
     defaults: KindDefaults = KindDefaults()
@@ -222,9 +229,9 @@ class Plant(Parameters):
     def _fits_together(self) -> Self:
         problems = list(
             misfits(
-                [source.name for source in self.sources],
-                [LineOutline(line.name, line.source, line.topic) for line in self.lines],
-                [rule.line_pattern for rule in self.series],
+                dict(enumerate(source.name for source in self.sources)),
+                {i: LineOutline(x.name, x.source, x.topic) for i, x in enumerate(self.lines)},
+                dict(enumerate(rule.line_pattern for rule in self.series)),
             )
         )
         if problems:
@@ -295,51 +302,54 @@ def prefix_of(topic: str, line: str) -> str:
 
 
 def misfits(
-    sources: list[str], lines: list[LineOutline], line_patterns: list[str]
+    sources: Mapping[int, str], lines: Mapping[int, LineOutline], line_patterns: Mapping[int, str]
 ) -> Iterator[Problem]:
-    """What does not fit together, though each part is right in itself."""
+    """What does not fit together, though each part is right in itself.
+
+    Args:
+        sources: names of sources by their place in the file.
+        lines: lines by their place in the file.
+        line_patterns: line parts of the plant's exceptions by their place in the file.
+    """
     yield from _repeated("sources", sources)
-    yield from _repeated("lines", [line.name for line in lines])
-    for i, line in enumerate(lines):
-        if line.source is not None and line.source not in sources:
-            yield Problem(
-                ("lines", i, "source"),
-                f"no source is called '{line.source}'; {nearest(line.source, sources)}",
-            )
+    yield from _repeated("lines", {i: line.name for i, line in lines.items()})
+    for i, line in lines.items():
+        if line.source is not None and line.source not in sources.values():
+            hint = nearest(line.source, set(sources.values()))
+            yield Problem(("lines", i, "source"), f"no source is called '{line.source}'; {hint}")
     yield from _shared_topics(sources, lines)
-    names = [line.name for line in lines]
-    for i, pattern in enumerate(line_patterns):
-        if not any(fnmatch.fnmatchcase(name, pattern) for name in names):
-            yield Problem(
-                ("series", i, "match"),
-                f"the line part '{pattern}' matches no line; {nearest(pattern, names)}",
-            )
+    names = {line.name for line in lines.values()}
+    for i, pattern in line_patterns.items():
+        if names and not any(fnmatch.fnmatchcase(name, pattern) for name in names):
+            message = f"the line part '{pattern}' matches no line; {nearest(pattern, names)}"
+            yield Problem(("series", i, "match"), message)
 
 
-def _repeated(where: str, names: Iterable[str]) -> Iterator[Problem]:
+def _repeated(where: str, names: Mapping[int, str]) -> Iterator[Problem]:
     first: dict[str, int] = {}
-    for i, name in enumerate(names):
+    for i, name in names.items():
         if first.setdefault(name, i) != i:
-            yield Problem(
-                (where, i, "name"),
-                f"the name '{name}' is taken by {where}[{first[name]}]; each name stands once",
-            )
+            message = f"the name '{name}' is taken by {where}[{first[name]}]; each name stands once"
+            yield Problem((where, i, "name"), message)
 
 
-def _shared_topics(sources: list[str], lines: list[LineOutline]) -> Iterator[Problem]:
-    first_source = sources[0] if sources else None
-    for i, line in enumerate(lines):
-        prefix = prefix_of(line.topic, line.name)
-        for j, other in enumerate(lines):
-            if i == j or line.name == other.name:
+def _shared_topics(
+    sources: Mapping[int, str], lines: Mapping[int, LineOutline]
+) -> Iterator[Problem]:
+    """Lines of one source of which one would take the topics of the other."""
+    first_source = next(iter(sources.values()), None)
+    for i, line in lines.items():
+        inner = prefix_of(line.topic, line.name)
+        for j, other in lines.items():
+            if line.name == other.name:
                 continue
             if (line.source or first_source) != (other.source or first_source):
                 continue
             outer = prefix_of(other.topic, other.name)
-            if prefix.startswith(outer) and (prefix != outer or j < i):
+            if inner.startswith(outer) and (inner != outer or j < i):
                 yield Problem(
                     ("lines", i, "topic"),
-                    f"topics below '{prefix}' would belong to line '{other.name}' too, which "
+                    f"topics below '{inner}' would belong to line '{other.name}' too, which "
                     f"takes '{outer}#'; give each line topics of its own",
                 )
 

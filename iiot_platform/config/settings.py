@@ -35,7 +35,7 @@ class InfluxSettings:
     """
 
     url: str
-    token: SecretStr = SecretStr("")
+    token: SecretStr = field(default_factory=lambda: SecretStr(""))
     org: str = "iiot"
     bucket: str = "iiot"
     username: str | None = None

@@ -1,0 +1,92 @@
+"""The command line's frame: which commands there are, and how failures are told."""
+
+import importlib
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, NamedTuple, NoReturn
+
+import typer
+
+from iiot_platform.core.errors import ConfigError, PlatformError
+
+EXIT_FAILURE: Final = 1
+EXIT_CONFIG: Final = 2
+
+
+class CommandEntry(NamedTuple):
+    """Where a command is defined.
+
+    Attributes:
+        target: `module:function`; the function's signature gives arguments and options.
+        summary: its line in `iiot --help`, which imports no command.
+    """
+
+    target: str
+    summary: str
+
+
+COMMANDS: Final[Mapping[str, CommandEntry]] = {
+    "validate": CommandEntry(
+        "iiot_platform.cli.validate:validate", "Check a plant file and show what follows from it."
+    ),
+}
+"""A new command is a module of this package and a line here.
+
+The function may take `context: typer.Context`; `context.obj` is the environment, from which
+`Settings.from_environ(context.obj)` makes the settings.
+"""
+
+
+def frame(called: str | None) -> typer.Typer:
+    """The command line, with the command that is called imported and the others named alone."""
+    app = typer.Typer(
+        help="IIoT data platform: capture, compute, look.",
+        no_args_is_help=True,
+        add_completion=False,
+        # plain help: the boxes cost as much start time as everything else together
+        rich_markup_mode=None,
+        # frames shown with their local values would show secrets
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    # with a callback a single command stays a command
+    app.callback()(_nothing)
+    for name, entry in COMMANDS.items():
+        if name == called:
+            app.command(name)(_imported(entry))
+        else:
+            app.command(name, help=entry.summary)(_nothing)
+    return app
+
+
+def _nothing() -> None:
+    pass
+
+
+def _imported(entry: CommandEntry) -> Callable[..., Any]:
+    module_name, _, function_name = entry.target.partition(":")
+    function: Callable[..., Any] = getattr(importlib.import_module(module_name), function_name)
+    return function
+
+
+def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> None:
+    """Run the command line and exit: 0 done, 1 failed, 2 wrongly configured or called.
+
+    `IIOT_DEBUG` shows the traceback of a failure.
+    """
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    variables = os.environ if environ is None else environ
+    called = next((argument for argument in given if not argument.startswith("-")), None)
+    try:
+        frame(called)(args=given, prog_name="iiot", obj=variables)
+    except PlatformError as error:
+        if variables.get("IIOT_DEBUG"):
+            raise
+        fail(error)
+
+
+def fail(error: PlatformError) -> NoReturn:
+    """Tell a failure on standard error and exit."""
+    typer.secho(str(error), fg=typer.colors.RED, err=True)
+    sys.exit(EXIT_CONFIG if isinstance(error, ConfigError) else EXIT_FAILURE)

@@ -1,0 +1,66 @@
+from pathlib import Path
+
+import pytest
+
+from iiot_platform.config.settings import SettingError, Settings
+
+
+def test_nothing_needs_to_be_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = Settings.from_environ({})
+
+    assert settings.home.root == tmp_path / "var"
+    assert settings.plant_path == tmp_path / "var" / "plant.yaml"
+    assert settings.influx is None
+    assert settings.dagster_url == "http://127.0.0.1:3000"
+
+
+def test_a_plant_file_here_comes_before_that_of_the_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "plant.yaml").touch()
+
+    assert Settings.from_environ({}).plant_path == tmp_path / "plant.yaml"
+    assert Settings.from_environ({"IIOT_PLANT": "x.yaml"}).plant_path == tmp_path / "x.yaml"
+
+
+def test_the_token_can_stand_in_a_file_and_is_never_shown(tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("secret-token\n", encoding="utf-8")
+    settings = Settings.from_environ(
+        {"INFLUX_URL": "http://127.0.0.1:8086/", "INFLUX_TOKEN_FILE": str(token)}
+    )
+
+    assert settings.influx is not None
+    assert settings.influx.url == "http://127.0.0.1:8086"
+    assert settings.influx.token.get_secret_value() == "secret-token"
+    assert "secret-token" not in repr(settings)
+
+
+def test_an_empty_variable_counts_as_not_set() -> None:
+    assert Settings.from_environ({"INFLUX_URL": "", "IIOT_HOME": " "}).influx is None
+
+
+@pytest.mark.parametrize(
+    ("environ", "message"),
+    [
+        ({"INFLUX_URL": "127.0.0.1:8086"}, "INFLUX_URL: should be a URL"),
+        ({"DAGSTER_UI_URL": "http://"}, "DAGSTER_UI_URL: should be a URL"),
+        ({"INFLUX_URL": "http://x", "INFLUX_TOKEN_FILE": "/none"}, "can not read '/none'"),
+        ({"INFLUX_URL": "http://x", "INFLUX_TOKEN": "a", "INFLUX_TOKEN_FILE": "b"}, "keep one"),
+        ({"INFLUX_URL": "http://x", "INFLUX_TOKEN_FILE": "/dev/null"}, "'/dev/null' is empty"),
+        ({"INFLUX_URL": "http://x", "INFLUX_USERNAME": "a"}, "INFLUX_PASSWORD: user and"),
+        ({"INFLUX_URL": "http://x", "INFLUX_VERIFY_TLS": "maybe"}, "should be true or false"),
+    ],
+)
+def test_a_wrong_variable_is_named(environ: dict[str, str], message: str) -> None:
+    with pytest.raises(SettingError, match=message):
+        Settings.from_environ(environ)
+
+
+def test_a_url_with_a_password_is_not_repeated() -> None:
+    with pytest.raises(SettingError) as caught:
+        Settings.from_environ({"INFLUX_URL": "ftp://user:hunter2@host"})
+
+    assert "hunter2" not in str(caught.value)

@@ -11,7 +11,7 @@ from pathlib import Path
 from buffer_service.log.seal import Steps, no_step
 from buffer_service.service import CaptureService
 from iiot_platform.config.plant import Plant
-from iiot_platform.config.plant import load_plant
+from iiot_platform.config.plant_file import load_plant
 from iiot_platform.core.errors import PlatformError
 from iiot_platform.core.paths import Home
 

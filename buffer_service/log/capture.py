@@ -135,9 +135,7 @@ class CaptureLog:
                     db, max_rows=self._segment_rows, max_bytes=SEGMENT_BYTES
                 ):
                     position = positions.get(stretch.stream, Position())
-                    segment = seal.write_segment(
-                        self._home.capture, stretch, position, self._steps
-                    )
+                    segment = seal.write_segment(self._home.capture, stretch, position, self._steps)
                     chain = bytes.fromhex(segment.chain_hash)
                     positions[stretch.stream] = Position(segment.hi, chain)
                     segments.append(segment)

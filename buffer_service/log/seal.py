@@ -100,9 +100,7 @@ def _parquet(stretch: Stretch) -> memoryview:
     fields = list(SEGMENT_SCHEMA)[1:]
     columns = zip(*stretch.records, strict=True)
     arrays = [pa.array(range(stretch.lo, stretch.hi), pa.int64())]
-    arrays += [
-        pa.array(column, field.type) for column, field in zip(columns, fields, strict=True)
-    ]
+    arrays += [pa.array(column, field.type) for column, field in zip(columns, fields, strict=True)]
     sink = pa.BufferOutputStream()
     table = pa.Table.from_arrays(arrays, schema=SEGMENT_SCHEMA)
     pq.write_table(table, sink, compression="zstd", use_dictionary=["source", "topic"])

@@ -7,10 +7,9 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Literal, cast
 
-from paho.mqtt.client import MQTTMessage
-
 from buffer_service.delivery import Delivery, Event, SessionStart, Skipped, SourceStatus
 from buffer_service.sources.backoff import Backoff
+from buffer_service.sources.buffered_client import Message
 from buffer_service.sources.mqtt_connection import Connection
 from iiot_platform.config.plant import MqttSource
 from iiot_platform.core.capture_log import Record
@@ -21,6 +20,8 @@ logger = logging.getLogger(__name__)
 QOS0_LIMIT: Final = 20_000
 """Unacknowledged QoS 0 messages held at most; the broker's window does not bound these."""
 _REMIND_S: Final = 60.0
+_STEADY_MS: Final = 5_000
+"""A connection that lasted longer was a good one: the next attempt comes at once."""
 _ROUTES_LIMIT: Final = 100_000
 _STOP_TIMEOUT_S: Final = 2.0
 _NO_ACKNOWLEDGEMENT: Final = 0
@@ -53,13 +54,14 @@ class MqttReceiver:
         on_pressure: Callable[[], None],
     ) -> None:
         self._settings = settings
+        self._name = settings.name
         self._prefixes = sorted(streams.items(), key=lambda item: -len(item[0]))
         self._filters = tuple(filters)
         self._on_pressure = on_pressure
         self._pressure_at = max(1, settings.receive_maximum // 2)
         self._session = f"{settings.client_id}@{settings.host}:{settings.port}"
         self._inbox: deque[Event] = deque()
-        self._routes: dict[str, str | None] = {}
+        self._routes: dict[bytes, tuple[str, str | None]] = {}
         self._connection: Connection | None = None
         self._generation = 0
         self._stopping = threading.Event()
@@ -67,6 +69,7 @@ class MqttReceiver:
         self._backoff = Backoff()
         self._state: tuple[Literal["connected", "connecting", "disconnected"], str, int]
         self._state = ("connecting", "", now_ms())
+        self._last_reason = ""
         self._reminded_at = 0.0
         self._qos0_taken = 0
         self._qos0_settled = 0
@@ -140,8 +143,9 @@ class MqttReceiver:
             try:
                 reason = connection.run()
             except Exception as error:  # the thread's boundary: capture goes on
-                logger.exception("%s: unexpected failure, reconnecting", self._where)
                 reason = f"unexpected failure: {error!r}"
+                if reason != self._last_reason:
+                    logger.exception("%s: unexpected failure", self._where)
             if not self._stopping.is_set():
                 self._disconnected(reason)
                 self._stopping.wait(self._backoff.next_s())
@@ -153,7 +157,6 @@ class MqttReceiver:
 
     def _connected(self, session_present: bool) -> None:  # noqa: FBT001 - the only argument
         self._connects += 1
-        self._backoff.reset()
         self._state = ("connected", "", now_ms())
         kind = "session resumed" if session_present else "new session"
         logger.info("%s: connected, %s, taking %s", self._where, kind, ", ".join(self._filters))
@@ -168,8 +171,10 @@ class MqttReceiver:
 
     def _disconnected(self, reason: str) -> None:
         now = time.monotonic()
-        state, known_reason, since_ms = self._state
-        if state != "disconnected" or reason != known_reason:
+        state, _, since_ms = self._state
+        if state == "connected" and now_ms() - since_ms > _STEADY_MS:
+            self._backoff.reset()
+        if state != "disconnected" or reason != self._last_reason:
             since_ms = since_ms if state == "disconnected" else now_ms()
             logger.warning("%s: %s; trying again for ever", self._where, reason)
             self._reminded_at = now
@@ -184,6 +189,7 @@ class MqttReceiver:
                 reason,
             )
             self._reminded_at = now
+        self._last_reason = reason
         self._state = ("disconnected", reason, since_ms)
 
     def _subscription_refused(self, topic_filter: str, reason: str) -> None:
@@ -191,34 +197,19 @@ class MqttReceiver:
         logger.error("%s: %s", self._where, text)
         self._state = ("connected", text, now_ms())
 
-    def _take(self, message: MQTTMessage) -> None:
-        received_ts = now_us()
+    def _take(self, message: Message) -> None:
+        topic_bytes, payload, packet_id, qos, retain, dup = message
         try:
-            topic = message.topic
-            stream = self._routes[topic]
+            topic, stream = self._routes[topic_bytes]
         except KeyError:
-            stream = self._route(topic)
-        except UnicodeDecodeError:
-            topic, stream = "(not UTF-8)", None
-        qos, packet_id = message.qos, message.mid
+            topic, stream = self._route(topic_bytes)
         if stream is None:
-            self._leave(topic, packet_id if qos else _NO_ACKNOWLEDGEMENT)
+            self._leave(topic, packet_id)
             return
-        record = Record(
-            self._settings.name,
-            topic,
-            bytes(message.payload),
-            received_ts,
-            None,
-            None,
-            0,
-            message.retain,
-            message.dup,
-        )
+        record = Record(self._name, topic, payload, now_us(), None, None, 0, retain, dup)
         if qos:
-            event = Delivery(
-                stream, record, (self._generation, packet_id), self._session, packet_id
-            )
+            token = (self._generation, packet_id)
+            event = Delivery(stream, record, token, self._session, packet_id)
         else:
             if self._qos0_taken - self._qos0_settled >= QOS0_LIMIT:
                 self._drop_qos0()
@@ -229,14 +220,21 @@ class MqttReceiver:
         if len(self._inbox) == self._pressure_at:
             self._on_pressure()
 
-    def _route(self, topic: str) -> str | None:
-        """The stream of a topic; the longest prefix counts, and `line1` is below `line1/#`."""
+    def _route(self, topic_bytes: bytes) -> tuple[str, str | None]:
+        """A topic as text with its stream; the longest prefix counts.
+
+        A line's own level belongs to it: `line1/#` brings `line1` too.
+        """
+        try:
+            topic = topic_bytes.decode()
+        except UnicodeDecodeError:
+            return repr(topic_bytes), None  # brokers refuse it: nothing that a line could name
         level = f"{topic}/"
-        found = next((s for prefix, s in self._prefixes if level.startswith(prefix)), None)
+        stream = next((s for prefix, s in self._prefixes if level.startswith(prefix)), None)
         if len(self._routes) >= _ROUTES_LIMIT:
             self._routes.clear()
-        self._routes[topic] = found
-        return found
+        self._routes[topic_bytes] = topic, stream
+        return topic, stream
 
     def _leave(self, topic: str, packet_id: int) -> None:
         """Acknowledge what no line takes: a line that left the plant file is still subscribed."""

@@ -5,15 +5,17 @@ all, can reach the next.
 """
 
 import contextlib
+import functools
 import selectors
 import socket
 import ssl
+import struct
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 
-from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage
+from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
@@ -21,13 +23,15 @@ from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from buffer_service.sources import mqtt_failures
+from buffer_service.sources.buffered_client import BufferedClient, BufferedSocket, Message
 from iiot_platform.config.plant import MqttSource, MqttTls
 
 CONNECT_TIMEOUT_S: Final = 5.0
 ANSWER_TIMEOUT_S: Final = 10.0
-_STOP_TIMEOUT_S: Final = 1.0
+_PUBACK: Final = functools.partial(struct.Struct("!BBH").pack, 0x40, 2)
 _POLL_S: Final = 1.0
 _READ_BURST: Final = 256
+_READ_WRITE: Final = selectors.EVENT_READ | selectors.EVENT_WRITE
 _SEND_RETAINED_ONCE: Final = 1
 
 
@@ -48,7 +52,7 @@ class Connection:
         filters: Sequence[str],
         *,
         on_connected: Callable[[bool], None],
-        on_message: Callable[[MQTTMessage], None],
+        on_message: Callable[[Message], None],
         on_refused: Callable[[str, str], None],
     ) -> None:
         self._settings = settings
@@ -97,9 +101,9 @@ class Connection:
         with contextlib.suppress(BlockingIOError, OSError):
             self._wake_write.send(b"\0")
 
-    def _make_client(self) -> Client:
+    def _make_client(self) -> BufferedClient:
         settings = self._settings
-        client = Client(
+        client = BufferedClient(
             CallbackAPIVersion.VERSION2,
             client_id=settings.client_id,
             protocol=MQTTProtocolVersion.MQTTv5,
@@ -114,7 +118,7 @@ class Connection:
             )
         client.on_connect = self._handle_connect
         client.on_disconnect = self._handle_disconnect
-        client.on_message = self._handle_message
+        client.on_publish_packet = self._handle_message
         client.on_subscribe = self._handle_subscribe
         return client
 
@@ -147,31 +151,38 @@ class Connection:
 
     def _loop(self, selector: selectors.BaseSelector) -> None:
         client = self._client
-        sock = client.socket()
-        answer_by = time.monotonic() + ANSWER_TIMEOUT_S
+        sock = cast("BufferedSocket | None", client.socket())
         if sock is None:
             return
+        answer_by = time.monotonic() + ANSWER_TIMEOUT_S
         selector.register(sock, selectors.EVENT_READ)
+        watched = selectors.EVENT_READ
         while client.socket() is sock and self._end is None:
-            wanted = selectors.EVENT_READ
-            if client.want_write():
-                wanted |= selectors.EVENT_WRITE
-            selector.modify(sock, wanted)
-            # Bytes that TLS has decrypted already never show up in a select.
-            buffered = isinstance(sock, ssl.SSLSocket) and sock.pending() > 0
-            ready = {key.fileobj: mask for key, mask in selector.select(0 if buffered else _POLL_S)}
+            flushed = self._flush(sock)
+            wanted = selectors.EVENT_READ if flushed else _READ_WRITE
+            if wanted != watched:
+                selector.modify(sock, wanted)
+                watched = wanted
+            ready = {key.fileobj for key, _ in selector.select(0 if sock.readable else _POLL_S)}
             if self._wake_read in ready:
                 with contextlib.suppress(BlockingIOError):
                     self._wake_read.recv(4_096)
-            if buffered or ready.get(sock, 0) & selectors.EVENT_READ:
+            if sock in ready or sock.readable:
                 self._read()
             if self._end is None:
-                self._write()
+                self._write(sock)
             if self._stopping and not self._acknowledgements:
                 self._disconnect()
             client.loop_misc()
             if not self._accepted and time.monotonic() > answer_by:
                 self._end = f"no answer to CONNECT within {ANSWER_TIMEOUT_S:.0f} s"
+
+    def _flush(self, sock: BufferedSocket) -> bool:
+        try:
+            return sock.flush()
+        except OSError as error:
+            self._end = f"the connection broke ({error.strerror or error})"
+            return True
 
     def _read(self) -> None:
         client = self._client
@@ -180,25 +191,22 @@ class Connection:
             if client.loop_read() or self._received == before:
                 return
 
-    def _write(self) -> None:
+    def _write(self, sock: BufferedSocket) -> None:
         client = self._client
         if self._subscribe_due:
             self._subscribe_due = False
             options = SubscribeOptions(qos=1, retainHandling=_SEND_RETAINED_ONCE)
             client.subscribe([(topic_filter, options) for topic_filter in self._filters])
         while self._acknowledgements:
-            for packet_id in self._acknowledgements.popleft():
-                client.ack(packet_id, 1)
-        if client.want_write():
-            client.loop_write()
+            # The socket takes whole packets always, so these never fall into one of paho's.
+            sock.send(
+                b"".join(_PUBACK(packet_id) for packet_id in self._acknowledgements.popleft())
+            )
 
     def _disconnect(self) -> None:
-        deadline = time.monotonic() + _STOP_TIMEOUT_S
-        client = self._client
-        client.disconnect()
-        while client.want_write() and client.socket() and time.monotonic() < deadline:
-            client.loop_write()
         self._end = "stopped"
+        # paho closes the socket behind it, which sends what is left.
+        self._client.disconnect()
 
     def _handle_connect(
         self, _client: Client, _data: Any, flags: ConnectFlags, code: ReasonCode, _props: Any
@@ -222,7 +230,7 @@ class Connection:
         else:
             self._end = mqtt_failures.closed_early(self._settings, name)
 
-    def _handle_message(self, _client: Client, _data: Any, message: MQTTMessage) -> None:
+    def _handle_message(self, message: Message) -> None:
         self._received += 1
         self._on_message(message)
 

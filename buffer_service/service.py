@@ -4,9 +4,8 @@ import logging
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
-from buffer_service.delivery import Source
 from buffer_service.log import seal
 from buffer_service.log.capture import CaptureLog
 from buffer_service.log.manifest import Segment
@@ -17,6 +16,9 @@ from buffer_service.status import Statistics, write_status
 from iiot_platform.config.plant import Plant
 from iiot_platform.core.errors import StorageError
 from iiot_platform.core.paths import Home
+
+if TYPE_CHECKING:
+    from buffer_service.delivery import Source
 
 logger = logging.getLogger(__name__)
 

@@ -7,11 +7,13 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from buffer_service.delivery import Source
 from iiot_platform.core.capture_log import Record
 from iiot_platform.core.clock import now_ms
+
+if TYPE_CHECKING:
+    from buffer_service.delivery import Source
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +93,7 @@ class Statistics:
         self.hot_rows = 0
         self._started_ms = now_ms()
 
-    def report(self, sources: Sequence[Source]) -> dict[str, Any]:
+    def report(self, sources: "Sequence[Source]") -> dict[str, Any]:
         """The status as JSON-ready values; times are Unix milliseconds."""
         return {
             "pid": os.getpid(),

@@ -2,10 +2,13 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 from buffer_service.delivery import Event, SessionStart, Skipped
 from buffer_service.log.tail import Fingerprints, fingerprint
-from iiot_platform.core.capture_log import Record
+
+if TYPE_CHECKING:
+    from iiot_platform.core.capture_log import Record
 
 LoadTail = Callable[[str], Fingerprints]
 """Looks up the committed deliveries of a session."""

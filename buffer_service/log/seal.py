@@ -10,9 +10,10 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from buffer_service.log.columns import table_of
 from buffer_service.log.hot import Stretch
 from buffer_service.log.manifest import Position, Segment
-from iiot_platform.core.capture_log import SEGMENT_SCHEMA, Record, chain
+from iiot_platform.core.capture_log import Record, chain
 from iiot_platform.core.clock import now_us
 from iiot_platform.core.names import path_segment
 
@@ -97,13 +98,13 @@ def warm() -> None:
 
 
 def _parquet(stretch: Stretch) -> memoryview:
-    fields = list(SEGMENT_SCHEMA)[1:]
-    columns = zip(*stretch.records, strict=True)
-    arrays = [pa.array(range(stretch.lo, stretch.hi), pa.int64())]
-    arrays += [pa.array(column, field.type) for column, field in zip(columns, fields, strict=True)]
     sink = pa.BufferOutputStream()
-    table = pa.Table.from_arrays(arrays, schema=SEGMENT_SCHEMA)
-    pq.write_table(table, sink, compression="zstd", use_dictionary=["source", "topic"])
+    pq.write_table(
+        table_of(stretch),
+        sink,
+        compression="zstd",
+        use_dictionary=["source", "topic"],  # type: ignore[arg-type]  # the stubs know the bool alone
+    )
     return memoryview(sink.getvalue())
 
 

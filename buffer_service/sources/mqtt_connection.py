@@ -124,7 +124,7 @@ class Connection:
 
     def _serve(self) -> str:
         settings = self._settings
-        properties = Properties(PacketTypes.CONNECT)
+        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho's gap
         properties.ReceiveMaximum = settings.receive_maximum
         properties.SessionExpiryInterval = settings.session_expiry_s
         try:
@@ -157,7 +157,7 @@ class Connection:
         answer_by = time.monotonic() + ANSWER_TIMEOUT_S
         selector.register(sock, selectors.EVENT_READ)
         watched = selectors.EVENT_READ
-        while client.socket() is sock and self._end is None:
+        while cast("BufferedSocket | None", client.socket()) is sock and self._end is None:
             flushed = self._flush(sock)
             wanted = selectors.EVENT_READ if flushed else _READ_WRITE
             if wanted != watched:

@@ -15,6 +15,11 @@ _ADVICE: Final = {
     "Quota exceeded": "the broker's limits are reached",
     "Server busy": "trying again",
 }
+_UNREACHED: Final[dict[type[OSError], str]] = {
+    socket.gaierror: "the host name can not be resolved",
+    TimeoutError: "no answer; check host, port and firewall",
+    ConnectionRefusedError: "nothing listens there; is the broker running?",
+}
 
 
 def refused(reason: str, settings: MqttSource) -> str:
@@ -38,12 +43,9 @@ def not_reached(error: OSError, settings: MqttSource) -> str:
             "no TLS handshake: the port seems to speak plain MQTT; remove tls from the source or "
             "use the broker's TLS port"
         )
-    if isinstance(error, socket.gaierror):
-        return f"the host name can not be resolved: {error.strerror}"
-    if isinstance(error, TimeoutError):
-        return "no answer; check host, port and firewall"
-    if isinstance(error, ConnectionRefusedError):
-        return "nothing listens there; is the broker running?"
+    for family, text in _UNREACHED.items():
+        if isinstance(error, family):
+            return text
     return error.strerror or str(error)
 
 

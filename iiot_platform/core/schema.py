@@ -80,8 +80,8 @@ class Table:
 
     @cached_property
     def arrow(self) -> pa.Schema:
-        """The Arrow schema of the table's Parquet files."""
-        return pa.schema([pa.field(c.name, c.type, c.nullable) for c in self.columns])
+        """The Arrow schema of the table's Parquet files; `Column.nullable` is checked on write."""
+        return pa.schema([pa.field(c.name, c.type) for c in self.columns])
 
     def names(self, *roles: Role) -> tuple[str, ...]:
         """The names of the columns of these roles, in order."""

@@ -18,6 +18,7 @@ from iiot_platform.engine.series.outcome import RunningTime
 _COUNTS = ("readings", "lateness_sum_ms", "anomalies", "quarantined", "running_ms", "known_ms")
 _MAX = "lateness_max_ms"
 _NO_LATENESS = np.iinfo(np.int64).min
+_NONE = np.zeros(0, np.int64)
 NO_SERIES = ""
 """Stands for the messages that belong to no series: the quarantined ones."""
 
@@ -68,7 +69,9 @@ def quarantine_activity(received: Ints) -> pa.Table:
 
 def merge(parts: Iterable[pa.Table]) -> pa.Table:
     """The sum of activities, one row per (interval, series), in that order."""
-    rows = pa.concat_tables(parts).group_by(["ts", "series"], use_threads=False)
+    rows = pa.concat_tables([_rows(NO_SERIES, _NONE), *parts]).group_by(
+        ["ts", "series"], use_threads=False
+    )
     merged = rows.aggregate([*((name, "sum") for name in _COUNTS), (_MAX, "max")])
     names = {f"{name}_sum": name for name in _COUNTS} | {f"{_MAX}_max": _MAX}
     merged = merged.rename_columns([names.get(name, name) for name in merged.column_names])

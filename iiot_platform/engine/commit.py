@@ -63,7 +63,8 @@ class HourChange:
         hour: the hour.
         base_version: version of the partition that it was computed from; 0: none yet.
         settings: those it is computed under.
-        bases: per series, the state it was computed from.
+        bases: per series that starts from an earlier hour, its state there. What goes on from
+            this hour's own state rests on `base_version`.
         states: per series, its state now.
         gone: series that no longer have a state in this hour.
         files: changed files.

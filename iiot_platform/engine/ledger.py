@@ -41,9 +41,7 @@ class Ledger:
         clock: Unix milliseconds, for what is merely recorded.
     """
 
-    def __init__(
-        self, url: str, *, sinks: bool = False, clock: Callable[[], int] = now_ms
-    ) -> None:
+    def __init__(self, url: str, *, sinks: bool = False, clock: Callable[[], int] = now_ms) -> None:
         self._engine = _connect(url)
         self._sinks = sinks
         self._clock = clock
@@ -207,7 +205,7 @@ class Ledger:
         """The running counts of a line's live batches."""
         query = sa.select(db.COUNTS.c.name, db.COUNTS.c.count).where(db.COUNTS.c.line == line)
         with self.reading() as connection:
-            return dict(connection.execute(query).tuples())
+            return {str(row[0]): int(row[1]) for row in connection.execute(query)}
 
     def batches(self, line: str, limit: int) -> list[dict[str, Any]]:
         """The newest batches of a line, newest first."""
@@ -459,19 +457,13 @@ def _check(connection: sa.Connection, commit: Commit) -> None:
             raise CommitLostError(
                 commit.line, f"the version of hour {change.hour}", change.base_version, version
             )
-        now = _states(connection, commit.line, change.bases, _bound(change))
+        now = _states(connection, commit.line, change.bases, change.hour)
         for key, base in change.bases.items():
             stored = now.get(key)
             found = None if stored is None else Base(stored.hour, stored.state.hash)
             if found != base and (base is None or base.hour not in done):
-                raise CommitLostError(
-                    commit.line, f"the state of series '{key.text}'", base, found
-                )
+                raise CommitLostError(commit.line, f"the state of series '{key.text}'", base, found)
         done.add(change.hour)
-
-
-def _bound(change: HourChange) -> int:
-    return change.hour + (0 if change.whole else 1)
 
 
 def _extend_range(connection: sa.Connection, line: str, hour: int, lo: int, hi: int) -> None:

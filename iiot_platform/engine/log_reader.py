@@ -4,7 +4,7 @@ import sqlite3
 from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import duckdb
 import pyarrow as pa
@@ -97,7 +97,7 @@ class LogReader:
         try:
             with closing(duckdb.connect()) as connection:
                 connection.execute("SET TimeZone = 'UTC'")
-                table = connection.execute(query).to_arrow_table().cast(SEGMENT_SCHEMA)
+                table: pa.Table = connection.sql(query).to_arrow_table().cast(SEGMENT_SCHEMA)
         except (duckdb.Error, pa.ArrowException) as error:
             raise StorageError(f"segments of stream '{stream}' can not be read: {error}") from error
         if len(table) != hi - lo:
@@ -107,7 +107,7 @@ class LogReader:
             )
         return table
 
-    def _query(self, sql: str, *parameters: str | int) -> list[tuple[str | int, ...]]:
+    def _query(self, sql: str, *parameters: str | int) -> list[tuple[Any, ...]]:
         if not self._manifest.exists():
             return []
         try:

@@ -20,7 +20,6 @@ from iiot_platform.core.names import SeriesKey
 from iiot_platform.engine.activity import merge, series_activity
 from iiot_platform.engine.readings import Bools, Ints, Readings
 from iiot_platform.engine.series.outcome import (
-    Computation,
     Outcome,
     RunningTime,
     SeriesRows,

@@ -33,10 +33,18 @@ class TableFile:
 def with_provenance(
     table: schema.Table, rows: pa.Table, run_id: str, config_version: str
 ) -> pa.Table:
-    """New rows as the table declares them, marked with what computed them."""
+    """New rows as the table declares them, marked with what computed them.
+
+    Raises:
+        StorageError: a column that is never null has nulls.
+    """
     for name, value in (("run_id", run_id), ("config_version", config_version)):
         rows = rows.append_column(name, pa.repeat(pa.scalar(value, pa.string()), len(rows)))
-    return rows.select(table.arrow.names).cast(table.arrow)
+    rows = rows.select(table.arrow.names).cast(table.arrow)
+    for column in table.columns:
+        if not column.nullable and rows.column(column.name).null_count:
+            raise StorageError(f"column '{column.name}' of '{table.name}' has nulls: a defect")
+    return rows
 
 
 class TableStore:

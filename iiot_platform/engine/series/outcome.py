@@ -1,5 +1,6 @@
 """The shapes that every kind's computation takes and gives."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -40,7 +41,7 @@ class TableRows(NamedTuple):
 
     table: str
     ts: Ints
-    fields: dict[str, Column]
+    fields: Mapping[str, Column]
 
 
 class RunningTime(NamedTuple):

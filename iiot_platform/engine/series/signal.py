@@ -8,7 +8,7 @@ from iiot_platform.config.line_settings import LineSettings
 from iiot_platform.core import schema
 from iiot_platform.core.names import SeriesKey
 from iiot_platform.engine.series.detection import Tested, apply_detectors, detector_columns
-from iiot_platform.engine.series.outcome import Outcome, SeriesRows, TableRows
+from iiot_platform.engine.series.outcome import Column, Outcome, SeriesRows, TableRows
 
 _decoder = msgspec.msgpack.Decoder(Tested)
 
@@ -38,7 +38,7 @@ def _compute(
     rows: SeriesRows,
     settings: LineSettings,
     quantity: Quantity,
-) -> tuple[bytes, dict[str, object]]:
+) -> tuple[bytes, dict[str, Column]]:
     value = np.ascontiguousarray(rows.values[:, 0])
     found = apply_detectors(
         None if state is None else _decoder.decode(state),
@@ -47,5 +47,5 @@ def _compute(
         {"value": (quantity, value)},
         rows.good,
     )
-    columns = {"value": value, **detector_columns(found.rows["value"])}
+    columns: dict[str, Column] = {"value": value, **detector_columns(found.rows["value"])}
     return msgspec.msgpack.encode(found.tested), columns

@@ -2,7 +2,8 @@
 
 import msgspec
 
-from iiot_platform.analytics import running_time, states
+from iiot_platform.analytics import states
+from iiot_platform.analytics.state_time import Carry, time_in_state
 from iiot_platform.config.line_settings import LineSettings
 from iiot_platform.core import schema
 from iiot_platform.core.names import SeriesKey
@@ -10,10 +11,10 @@ from iiot_platform.engine.series.outcome import Outcome, RunningTime, SeriesRows
 
 
 class _State(msgspec.Struct, frozen=True):
-    """The open state, and what running time goes on from; each in its own encoding."""
+    """The open state, and the reading whose time is not settled yet."""
 
     states: states.StateSeries
-    running: running_time.Carry
+    time: Carry
 
 
 _decoder = msgspec.msgpack.Decoder(_State)
@@ -23,20 +24,11 @@ def compute_state(
     key: SeriesKey, state: bytes | None, rows: SeriesRows, settings: LineSettings
 ) -> Outcome:
     """Rows of `states`, and the running time between them."""
-    before = (
-        _State(states.StateSeries(), running_time.Carry())
-        if state is None
-        else _decoder.decode(state)
-    )
+    before = _State(states.StateSeries(), Carry()) if state is None else _decoder.decode(state)
     parameters = settings.state(key)
     found, after = states.update(before.states, rows.ts, rows.state, rows.good)
-    time, carry = running_time.update(
-        before.running,
-        rows.ts,
-        rows.state,
-        rows.good,
-        parameters,
-        schema.SUMMARY_INTERVAL_MS,
+    time, carry = time_in_state(
+        rows.ts, rows.state, rows.good, before.time, parameters.running, parameters.hold_s
     )
     columns = {
         "value": rows.state,
@@ -46,5 +38,5 @@ def compute_state(
     return Outcome(
         msgspec.msgpack.encode(_State(after, carry)),
         (TableRows(schema.STATES.name, rows.ts, columns),),
-        running=RunningTime(time.interval_start_ms, time.running_ms, time.known_ms),
+        running=RunningTime(*time),
     )

@@ -34,7 +34,7 @@ def compute_vibration(
         settings.detector(key),
         rows.ts,
         {
-            _TOTAL: (Quantity.VIBRATION, overall),
+            _TOTAL: (Quantity.VIBRATION_TOTAL, overall),
             **{axis: (Quantity.VIBRATION, x) for axis, x in axes.items()},
         },
         rows.good,

@@ -1,0 +1,380 @@
+"""The engine: live batches and whole hours, from the log to a commit. Knows no Dagster."""
+
+import hashlib
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Final, Literal
+
+import numpy as np
+
+from iiot_platform.config.line_settings import LineSettings
+from iiot_platform.config.plant import Plant
+from iiot_platform.core import schema
+from iiot_platform.core.clock import MS_PER_S, hour_start_ms, now_ms
+from iiot_platform.core.names import SeriesKey
+from iiot_platform.core.paths import Home
+from iiot_platform.engine.commit import Commit, DirtyMark, HourChange, StoredState
+from iiot_platform.engine.decode import Decoded, Quarantined, decode
+from iiot_platform.engine.hour import HourBuilder
+from iiot_platform.engine.ledger import Ledger
+from iiot_platform.engine.log_reader import LogReader
+from iiot_platform.engine.partition import hour_of_each, split_hours
+from iiot_platform.engine.readings import Readings, concat
+from iiot_platform.engine.report import BatchReport, HourReport
+from iiot_platform.engine.table_store import TableStore
+
+_NOTHING_KNOWN: Final[Mapping[SeriesKey, StoredState]] = {}
+RerunKind = Literal["rerun", "settle", "backfill"]
+
+
+class Engine:
+    """Computes the tables of a plant's lines below one home.
+
+    Args:
+        home: where the log, the tables and the ledger are.
+        plant: the plant file; its settings are the current ones.
+        sinks: True where a database wants to be told of every change.
+        clock: Unix milliseconds; tells which hours have closed.
+    """
+
+    def __init__(
+        self,
+        home: Home,
+        plant: Plant,
+        *,
+        sinks: bool = False,
+        clock: Callable[[], int] = now_ms,
+    ) -> None:
+        self.log = LogReader(home)
+        self.ledger = Ledger.at(home.ledger, sinks=sinks)
+        self.store = TableStore(home)
+        self._plant = plant
+        self._clock = clock
+
+    @property
+    def lines(self) -> list[str]:
+        """The lines of the plant."""
+        return [line.name for line in self._plant.lines]
+
+    def close(self) -> None:
+        """Closes the ledger."""
+        self.ledger.close()
+
+    def run_batch(
+        self, line: str, *, run_id: str, row_cap: int | None = None
+    ) -> BatchReport | None:
+        """Takes what is sealed behind the watermark into the tables; None where nothing is.
+
+        Raises:
+            CommitLostError: another run has taken some of it meanwhile; nothing was written.
+            StorageError: the log, the tables or the ledger can not be read or written.
+        """
+        started = time.perf_counter()
+        lo = self.ledger.watermark(line)
+        hi = self.log.batch_end(line, lo, row_cap or self._plant.batches.row_cap)
+        if hi <= lo:
+            return None
+        current = self._plant.line_settings(line)
+        decoded = decode(self.log.read(line, [(lo, hi)]), current)
+        batch = _Batch(self, line, current, lo, hi, run_id)
+        for hour, readings, quarantined in _by_hour(decoded):
+            batch.add(hour, readings, quarantined)
+        seconds = time.perf_counter() - started
+        versions = self.ledger.commit(batch.commit(decoded, seconds))
+        newest = int(decoded.readings.received.max()) if len(decoded.readings) else self._clock()
+        return BatchReport(
+            line=line,
+            lo=lo,
+            hi=hi,
+            hours=tuple(
+                self._report(line, change, versions[change.hour], counts)
+                for change, counts in zip(batch.changes, batch.hour_counts, strict=True)
+            ),
+            quarantined=dict(decoded.reasons),
+            duplicates=batch.counts["duplicates"],
+            late_rows=batch.counts["late_rows"],
+            seconds=time.perf_counter() - started,
+            lag_rows=self.log.head(line) - hi,
+            lag_s=max(0, self._clock() - newest) / MS_PER_S,
+        )
+
+    def rerun(
+        self,
+        line: str,
+        hour: int,
+        *,
+        run_id: str,
+        settings: Literal["keep", "current"] = "keep",
+        kind: RerunKind = "rerun",
+    ) -> HourReport:
+        """Computes an hour whole from the log.
+
+        Args:
+            line: name of the line.
+            hour: the hour.
+            run_id: goes on every row.
+            settings: `keep` those assigned to the hour, or assign the `current` ones.
+            kind: why; `settle` marks the hour as computed after it had closed.
+
+        Raises:
+            CommitLostError: a live batch has changed the hour meanwhile; nothing was written.
+            StorageError: the log, the tables or the ledger can not be read or written.
+        """
+        started = time.perf_counter()
+        marks = self.ledger.dirty(line).get(hour, [])
+        change, counts, span = self.whole_hour(
+            line,
+            hour,
+            self.settings_for(line, hour, keep=settings == "keep"),
+            run_id,
+            settled=kind == "settle",
+        )
+        versions = self.ledger.commit(
+            Commit(
+                line=line,
+                kind=kind,
+                lo=span[0],
+                hi=span[1],
+                run_id=run_id,
+                code_version=code_version(),
+                hours=(change,),
+                dirty=self.ripple(line, change),
+                cleared=tuple(mark_id for mark_id, _ in marks),
+                seconds=time.perf_counter() - started,
+            )
+        )
+        return self._report(line, change, versions[hour], counts)
+
+    def dirty_hours(self, line: str) -> list[int]:
+        """The hours that must be computed again, oldest first."""
+        return sorted(self.ledger.dirty(line))
+
+    def settings_for(self, line: str, hour: int, *, keep: bool) -> LineSettings:
+        """The settings assigned to an hour, or the current ones."""
+        assigned = self.ledger.assignment(line, hour) if keep else None
+        return assigned or self._plant.line_settings(line)
+
+    def is_open(self, hour: int) -> bool:
+        """True until an hour has ended and the grace for stragglers is over."""
+        grace_ms = int(self._plant.batches.settle_grace_s * MS_PER_S)
+        return self._clock() < hour_start_ms(hour + 1) + grace_ms
+
+    def whole_hour(
+        self,
+        line: str,
+        hour: int,
+        settings: LineSettings,
+        run_id: str,
+        *,
+        settled: bool = False,
+        also: tuple[int, int] | None = None,
+        known: Mapping[SeriesKey, StoredState] = _NOTHING_KNOWN,
+    ) -> tuple[HourChange, Counter[str], tuple[int, int]]:
+        """The change that computes an hour from its start, and the offsets it read.
+
+        Args:
+            line: name of the line.
+            hour: the hour.
+            settings: those to compute it under.
+            run_id: goes on every row.
+            settled: True where the hour has closed for good.
+            also: offsets that the ledger does not know to belong to the hour yet.
+            known: states of this batch that the ledger does not know yet.
+        """
+        ranges = _with_range(self.ledger.ranges(line, hour), also)
+        readings: list[Readings] = []
+        quarantined: list[Quarantined] = []
+        for lo, hi in ranges:
+            decoded = decode(self.log.read(line, [(lo, hi)]), settings)
+            for found, rows, set_aside in _by_hour(decoded):
+                if found == hour:
+                    readings.append(rows)
+                    quarantined.extend(set_aside)
+        change, counts = self._builder(line).whole(
+            hour, concat(readings), tuple(quarantined), known, settings, run_id, settled=settled
+        )
+        span = (ranges[0][0], ranges[-1][1]) if ranges else (0, 0)
+        return change, counts, span
+
+    def _builder(self, line: str) -> HourBuilder:
+        return HourBuilder(self.ledger, self.store, line)
+
+    def ripple(self, line: str, change: HourChange) -> tuple[DirtyMark, ...]:
+        """Dirty marks for the hours that went on from a state that is another now."""
+        before = self.ledger.states_of(line, change.hour)
+        marks = []
+        for key in {*before, *change.states}:
+            old, new = before.get(key), change.states.get(key)
+            if old is not None and new is not None and old.hash == new.hash:
+                continue
+            following = self.ledger.next_hour(line, key, change.hour)
+            if following is not None:
+                marks.append(DirtyMark(following, key.text, "ripple", 0))
+        return tuple(sorted(marks))
+
+    def _report(
+        self, line: str, change: HourChange, version: int, counts: Counter[str]
+    ) -> HourReport:
+        total = {
+            name: sum(file.rows for file in self.ledger.files(line, name, change.hour))
+            for name in schema.TABLES
+            if name != schema.ACTIVITY.name
+        }
+        return HourReport(
+            line=line,
+            hour=change.hour,
+            version=version,
+            settings_version=change.settings.version,
+            code_version=code_version(),
+            settled=change.settled,
+            complete=not self.is_open(change.hour) and change.hour not in self.ledger.dirty(line),
+            rows=change.rows,
+            total=total,
+            anomalies=change.anomalies,
+            duplicates=counts["duplicates"],
+            conflicts=counts["conflicts"],
+        )
+
+
+class _Batch:
+    """One live batch while it is put together, hour by hour, oldest first."""
+
+    def __init__(
+        self, engine: Engine, line: str, current: LineSettings, lo: int, hi: int, run_id: str
+    ) -> None:
+        self._engine = engine
+        self._line = line
+        self._current = current
+        self._span = (lo, hi)
+        self._run_id = run_id
+        self._known: dict[SeriesKey, StoredState] = {}
+        self._asked: set[SeriesKey] = set()
+        self._ranges: list[int] = []
+        self._dirty: list[DirtyMark] = []
+        self._cleared: list[int] = []
+        self.changes: list[HourChange] = []
+        self.hour_counts: list[Counter[str]] = []
+        self.counts: Counter[str] = Counter()
+
+    def add(self, hour: int, readings: Readings, quarantined: tuple[Quarantined, ...]) -> None:
+        """Takes one hour's part of the batch; hours come oldest first."""
+        self._ranges.append(hour)
+        assigned = self._engine.ledger.assignment(self._line, hour) or self._current
+        if assigned.version != self._current.version:
+            if self._engine.is_open(hour) and not self._overtaken(readings, hour).any():
+                self._compute_whole(hour)
+            else:
+                self._leave(hour, readings, "closed_under_other_settings")
+            return
+        late = self._overtaken(readings, hour)
+        if late.any():
+            self._leave(hour, readings.take(late), "late")
+            readings = readings.take(~late)
+        if not len(readings) and not quarantined:
+            return
+        change, counts = self._engine._builder(self._line).extend(  # noqa: SLF001 - one unit
+            hour, readings, quarantined, self._known, self._current, self._run_id
+        )
+        self._take(change, counts)
+
+    def commit(self, decoded: Decoded, seconds: float) -> Commit:
+        """The batch as one transaction."""
+        counts = Counter({f"quarantined.{name}": n for name, n in decoded.reasons.items()})
+        for change in self.changes:
+            counts.update({f"rows.{name}": n for name, n in change.rows.items()})
+            counts["anomalies"] += change.anomalies
+        counts.update(
+            {
+                "batches": 1,
+                "misnamed": decoded.misnamed,
+                "duplicates": self.counts["duplicates"],
+                "conflicts": self.counts["conflicts"],
+                "late_rows": self.counts["late_rows"],
+            }
+        )
+        return Commit(
+            line=self._line,
+            kind="live",
+            lo=self._span[0],
+            hi=self._span[1],
+            run_id=self._run_id,
+            code_version=code_version(),
+            hours=tuple(self.changes),
+            ranges=tuple(self._ranges),
+            dirty=tuple(self._dirty),
+            cleared=tuple(self._cleared),
+            counts=+counts,
+            seconds=seconds,
+        )
+
+    def _overtaken(
+        self, readings: Readings, hour: int
+    ) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":
+        """Which readings belong to series that have gone on to a later hour."""
+        keys = {readings.keys[code] for code in np.unique(readings.series)}
+        unknown = keys - self._asked
+        self._known |= self._engine.ledger.states(self._line, unknown)
+        self._asked |= unknown
+        ahead = [key in self._known and self._known[key].hour > hour for key in readings.keys]
+        return np.array(ahead, np.bool_)[readings.series]
+
+    def _leave(self, hour: int, readings: Readings, reason: str) -> None:
+        """Leaves readings to a rerun of their hour."""
+        series, rows = np.unique(readings.series, return_counts=True)
+        for code, count in zip(series.tolist(), rows.tolist(), strict=True):
+            self._dirty.append(DirtyMark(hour, readings.keys[code].text, reason, count))
+        self.counts["late_rows"] += len(readings)
+
+    def _compute_whole(self, hour: int) -> None:
+        """The open hour from its start, under settings that have changed."""
+        self._cleared += [i for i, _ in self._engine.ledger.dirty(self._line).get(hour, [])]
+        change, counts, _ = self._engine.whole_hour(
+            self._line, hour, self._current, self._run_id, also=self._span, known=self._known
+        )
+        self._dirty += self._engine.ripple(self._line, change)
+        self._take(change, counts)
+
+    def _take(self, change: HourChange, counts: Counter[str]) -> None:
+        for key, state in change.states.items():
+            self._known[key] = StoredState(change.hour, state)
+        self.changes.append(change)
+        self.hour_counts.append(counts)
+        self.counts += counts
+
+
+def _by_hour(decoded: Decoded) -> list[tuple[int, Readings, tuple[Quarantined, ...]]]:
+    """Readings by hour of event time and set-aside messages by hour of receive time."""
+    received = np.array([entry.received for entry in decoded.quarantine], np.int64)
+    set_aside: dict[int, list[Quarantined]] = {}
+    for hour, entry in zip(hour_of_each(received).tolist(), decoded.quarantine, strict=True):
+        set_aside.setdefault(hour, []).append(entry)
+    readings = dict(split_hours(decoded.readings))
+    empty = Readings.empty()
+    return [
+        (hour, readings.get(hour, empty), tuple(set_aside.get(hour, ())))
+        for hour in sorted({*readings, *set_aside})
+    ]
+
+
+def _with_range(
+    ranges: list[tuple[int, int]], also: tuple[int, int] | None
+) -> list[tuple[int, int]]:
+    return ranges if also is None or also in ranges else [*ranges, also]
+
+
+@cache
+def code_version() -> str:
+    """Names the code that computes: a hash of the sources of engine, analytics and core."""
+    digest = hashlib.blake2b(digest_size=6)
+    root = Path(__file__).resolve().parent.parent
+    for package in ("analytics", "core", "engine"):
+        for file in sorted((root / package).rglob("*.py")):
+            digest.update(str(file.relative_to(root)).encode())
+            digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+__all__ = ["BatchReport", "Engine", "HourReport", "code_version"]

@@ -123,7 +123,9 @@ def test_users_and_passwords(tmp_path: Path, caplog: pytest.LogCaptureFixture) -
     with MosquittoServer(tmp_path / "broker", users=users) as server:
         with capturing(tmp_path, server.port) as service:
             reason = reason_of(service)
-            assert reason.startswith("refused without a username, client id 'iiot-buffer': Not auth")
+            assert reason.startswith(
+                "refused without a username, client id 'iiot-buffer': Not auth"
+            )
         wrong = {"username": "buffer", "password": "wr0ng-word"}
         with capturing(tmp_path, server.port, **wrong) as service:
             reason = reason_of(service)

@@ -150,6 +150,7 @@ def _rerun_job(runs: LineRuns) -> JobDefinition:
         chosen = hour_from_key(asked) if asked else next(iter(dirty), None)
         if chosen is None or chosen not in dirty:
             context.log.info("line '%s': nothing is dirty", names.line)
+            return
             context.log.info("line '%s': hour %s again", names.line, partition_key(chosen))
         runs.compute_hour(context, chosen, kind="rerun")
         runs.deliver(context, RERUN_DRAIN_S)

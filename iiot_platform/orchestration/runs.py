@@ -52,7 +52,7 @@ class LineRuns:
         """Takes what lies behind the watermark, whatever the run's tags say."""
         line, row_cap = self.names.line, self.installation.plant.batches.row_cap
         report = until_committed(
-            lambda: self.engine.run_batch(line, run_id=context.run_id, row_cap=row_cap)
+            lambda: self.engine.run_batch(line, run_id=context.run.run_id, row_cap=row_cap)
         )
         if report is None:
             context.log.info("line '%s': nothing behind the watermark", line)
@@ -117,7 +117,7 @@ class LineRuns:
             lambda: self.engine.rerun(
                 line,
                 hour,
-                run_id=context.run_id,
+                run_id=context.run.run_id,
                 settings="current" if kind == "backfill" else "keep",
                 kind=kind,
             )

@@ -1,14 +1,16 @@
 """Running and known time of a state series per interval, in whole milliseconds."""
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 import numpy as np
 
+from iiot_platform.analytics.batches import require_equal_length
 from iiot_platform.analytics.rows import Bools, Ints
 from iiot_platform.core.clock import MS_PER_S
-from iiot_platform.core.errors import AnalysisError
-from iiot_platform.core.schema import SUMMARY_INTERVAL_MS
+
+INTERVAL_MS: Final = 10_000
+"""The interval of the line summary."""
 
 
 class Carry(msgspec.Struct, frozen=True, tag="state_time"):
@@ -44,7 +46,7 @@ def time_in_state(
     carry: Carry,
     running: tuple[int, ...],
     hold_s: float,
-    interval_ms: int = SUMMARY_INTERVAL_MS,
+    interval_ms: int = INTERVAL_MS,
 ) -> tuple[IntervalTimes, Carry]:
     """The time that readings settle, split over intervals, and the reading left open.
 
@@ -66,11 +68,7 @@ def time_in_state(
         AnalysisError: arrays of different lengths.
     """
     n = len(value)
-    if not len(ts) == len(good) == n:
-        raise AnalysisError(
-            f"a batch has {len(ts)} times, {n} states and {len(good)} qualities; "
-            "give one of each for every row"
-        )
+    require_equal_length("a state series", ts=ts, value=value, good=good)
     if n == 0:
         return _sums(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.bool_)), carry
     known = np.concatenate(([carry.value is not None], good[:-1])).astype(np.bool_)

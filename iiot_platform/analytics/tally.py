@@ -21,17 +21,33 @@ class Tally(msgspec.Struct, frozen=True):
 
 
 def ratios(flags: bytes, anomaly: Int8s, tested: Bools, rate_window: int) -> tuple[Floats, bytes]:
-    """Share of anomalies in the last `rate_window` flags at each row, and the flags kept.
+    """Share of anomalies in the last `rate_window` flags, and the flags kept.
 
-    Only tested rows carry a flag; the share is taken over the flags present and is 0 where
+    Only tested values carry a flag; the share is taken over the flags present and is 0 where
     there are none. Counts are integers, so that the cut of batches can not show.
+
+    Args:
+        flags: the flags before the first value.
+        anomaly: int8[n].
+        tested: bool[n].
+        rate_window: flags that a share is taken over.
+
+    Returns:
+        float64[n + 1], the share before the first value and behind each; the flags kept.
     """
     before = np.frombuffer(flags[-rate_window:], np.uint8)
-    every = np.concatenate((before, anomaly[tested].astype(np.uint8)))
-    count = np.concatenate(([0], np.cumsum(every, dtype=np.int64)))
-    last = len(before) + np.cumsum(tested, dtype=np.int64)
-    first = np.maximum(last - rate_window, 0)
-    share = (count[last] - count[first]) / np.maximum(last - first, 1)
+    every_tested = bool(tested.all())
+    new = anomaly if every_tested else anomaly[tested]
+    every = np.concatenate((before, new.view(np.uint8)))
+    count = np.zeros(len(every) + 1, np.int64)
+    np.cumsum(every, out=count[1:])
+    recent = count.copy()
+    recent[rate_window:] -= count[:-rate_window]
+    present = np.minimum(np.arange(len(count)), rate_window)
+    present[0] = 1
+    share = (recent / present)[len(before) :]
+    if not every_tested:
+        share = share[np.concatenate(([0], np.cumsum(tested, dtype=np.int64)))]
     return share, every[-rate_window:].tobytes()
 
 

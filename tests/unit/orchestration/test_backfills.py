@@ -1,13 +1,17 @@
+from typing import Any
+
 import pytest
 from dagster import AssetCheckKey, AssetKey, ExecuteInProcessResult
 
 from iiot_platform.core.clock import partition_key
 from iiot_platform.engine.engine import Engine
+from iiot_platform.engine.report import HourReport
 from iiot_platform.orchestration.naming import ASSET_TABLES
 from iiot_platform.sinks.drain import DrainReport
+from tests.servers.site import Site
 
 
-def backfill(site, tables: list[str], first: int, last: int) -> ExecuteInProcessResult:
+def backfill(site: Site, tables: list[str], first: int, last: int) -> ExecuteInProcessResult:
     keys = [AssetKey(["press_1", table]) for table in tables]
     job = site.definitions.resolve_implicit_job_def_def_for_assets(keys)
     return job.get_subset(
@@ -41,7 +45,7 @@ def told(result: ExecuteInProcessResult) -> list[tuple[str, str | None, object]]
 
 
 @pytest.fixture
-def filled(site):
+def filled(site: Site) -> Site:
     for back in (3, 1):
         site.write("press_1", back_hours=back)
     while site.engine().run_batch("press_1", run_id="live"):
@@ -49,7 +53,7 @@ def filled(site):
     return site
 
 
-def test_each_hour_is_told_once_for_each_table_an_empty_one_too(filled) -> None:
+def test_each_hour_is_told_once_for_each_table_an_empty_one_too(filled: Site) -> None:
     hours = [filled.hour - 3, filled.hour - 2, filled.hour - 1]
     result = backfill(filled, list(ASSET_TABLES), hours[0], hours[-1])
     assert result.success
@@ -64,18 +68,20 @@ def test_each_hour_is_told_once_for_each_table_an_empty_one_too(filled) -> None:
     )
 
 
-def test_chosen_tables_alone_are_told(filled) -> None:
+def test_chosen_tables_alone_are_told(filled: Site) -> None:
     result = backfill(filled, ["signals", "states"], filled.hour - 3, filled.hour - 3)
     assert result.success
     assert {table for table, _, _ in told(result)} == {"signals", "states"}
     assert not result.get_asset_check_evaluations()
 
 
-def test_hours_are_computed_in_order_under_the_current_settings(filled, monkeypatch) -> None:
+def test_hours_are_computed_in_order_under_the_current_settings(
+    filled: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked = []
     real = Engine.rerun
 
-    def rerun(engine: Engine, line: str, hour: int, **options):
+    def rerun(engine: Engine, line: str, hour: int, **options: Any) -> HourReport:
         asked.append((line, hour, options["settings"], options["kind"]))
         return real(engine, line, hour, **options)
 
@@ -86,10 +92,12 @@ def test_hours_are_computed_in_order_under_the_current_settings(filled, monkeypa
     ]
 
 
-def test_what_was_committed_before_a_failure_is_told(filled, monkeypatch) -> None:
+def test_what_was_committed_before_a_failure_is_told(
+    filled: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
     real = Engine.rerun
 
-    def rerun(engine: Engine, line: str, hour: int, **options):
+    def rerun(engine: Engine, line: str, hour: int, **options: Any) -> HourReport:
         if hour == filled.hour - 1:
             raise ValueError("poison")
         return real(engine, line, hour, **options)
@@ -103,7 +111,7 @@ def test_what_was_committed_before_a_failure_is_told(filled, monkeypatch) -> Non
     ]
 
 
-def test_the_database_on_demand_fails_where_it_is_behind(site) -> None:
+def test_the_database_on_demand_fails_where_it_is_behind(site: Site) -> None:
     reports = [DrainReport(), DrainReport(remaining=3, error="not reachable")]
 
     class Given:

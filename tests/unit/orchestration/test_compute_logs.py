@@ -7,7 +7,9 @@ import pytest
 from dagster import DagsterInstance
 from dagster._core.storage.compute_log_manager import ComputeIOType
 
+from iiot_platform.core.paths import Home
 from iiot_platform.orchestration.compute_logs import RedirectingComputeLogs
+from iiot_platform.orchestration.instance import prepare_instance
 
 KEY = ["run", "compute_logs", "step"]
 
@@ -58,9 +60,6 @@ def test_a_second_attempt_of_a_step_is_appended(
 def test_the_instance_loads_it_from_its_configuration(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from iiot_platform.core.paths import Home
-    from iiot_platform.orchestration.instance import prepare_instance
-
     folder = prepare_instance(Home(tmp_path))
     monkeypatch.setenv("DAGSTER_HOME", str(folder))
     with DagsterInstance.from_config(str(folder)) as instance:

@@ -1,4 +1,5 @@
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from dagster import AssetKey, DagsterEventType, ExecuteInProcessResult
@@ -6,11 +7,13 @@ from dagster import AssetKey, DagsterEventType, ExecuteInProcessResult
 from iiot_platform.core.clock import hour_start_ms, partition_key
 from iiot_platform.engine.engine import Engine
 from iiot_platform.engine.errors import CommitLostError
+from iiot_platform.engine.report import BatchReport, HourReport
 from iiot_platform.orchestration.naming import ASSET_TABLES, HOUR_TAG
 from iiot_platform.sinks.drain import DrainReport
+from tests.servers.site import Site
 
 
-def run(site, job: str = "live_press_1", **tags: str) -> ExecuteInProcessResult:
+def run(site: Site, job: str = "live_press_1", **tags: str) -> ExecuteInProcessResult:
     return site.definitions.resolve_job_def(job).execute_in_process(
         instance=site.instance, tags=tags, raise_on_error=False
     )
@@ -41,7 +44,7 @@ def checks(result: ExecuteInProcessResult) -> list[tuple[str, str | None, bool]]
     ]
 
 
-def test_a_new_hour_is_told_once_for_each_table(site) -> None:
+def test_a_new_hour_is_told_once_for_each_table(site: Site) -> None:
     site.write("press_1", rows=100)
     result = run(site)
     hour = partition_key(site.hour)
@@ -57,7 +60,7 @@ def test_a_new_hour_is_told_once_for_each_table(site) -> None:
     assert figures(result, "valve_anomalies")["rows"] == 0
 
 
-def test_a_later_batch_tells_what_has_changed_and_what_stands(site) -> None:
+def test_a_later_batch_tells_what_has_changed_and_what_stands(site: Site) -> None:
     site.write("press_1", rows=100)
     run(site)
     site.now_ms += 20_000
@@ -69,7 +72,7 @@ def test_a_later_batch_tells_what_has_changed_and_what_stands(site) -> None:
     assert seen["version"] == 2
 
 
-def test_hours_of_one_batch_are_told_apart(site) -> None:
+def test_hours_of_one_batch_are_told_apart(site: Site) -> None:
     site.write("press_1", back_hours=1)
     site.write("press_1")
     result = run(site)
@@ -80,13 +83,13 @@ def test_hours_of_one_batch_are_told_apart(site) -> None:
     ]
 
 
-def test_nothing_is_told_where_nothing_is_new(site) -> None:
+def test_nothing_is_told_where_nothing_is_new(site: Site) -> None:
     result = run(site)
     assert result.success
     assert materialized(result) == []
 
 
-def test_a_batch_costs_few_events(site) -> None:
+def test_a_batch_costs_few_events(site: Site) -> None:
     site.write("press_1")
     result = run(site)
     kinds = [event.event_type for event in result.all_events]
@@ -94,7 +97,9 @@ def test_a_batch_costs_few_events(site) -> None:
     assert len(kinds) <= len(ASSET_TABLES) + 2 + 8
 
 
-def test_nothing_is_told_of_a_batch_that_was_not_committed(site, monkeypatch) -> None:
+def test_nothing_is_told_of_a_batch_that_was_not_committed(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
     site.write("press_1")
 
     def lost(*_: object, **__: object) -> None:
@@ -106,11 +111,11 @@ def test_nothing_is_told_of_a_batch_that_was_not_committed(site, monkeypatch) ->
     assert materialized(result) == []
 
 
-def test_a_lost_commit_is_begun_anew(site, monkeypatch) -> None:
+def test_a_lost_commit_is_begun_anew(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     site.write("press_1")
     real, calls = Engine.run_batch, []
 
-    def once_lost(engine: Engine, line: str, **options):
+    def once_lost(engine: Engine, line: str, **options: Any) -> BatchReport | None:
         calls.append(line)
         if len(calls) < 3:
             raise CommitLostError(line, "the watermark", 0, 1)
@@ -122,7 +127,7 @@ def test_a_lost_commit_is_begun_anew(site, monkeypatch) -> None:
     assert materialized(result)
 
 
-def test_an_hour_that_is_no_partition_is_computed_and_not_told(site) -> None:
+def test_an_hour_that_is_no_partition_is_computed_and_not_told(site: Site) -> None:
     site.now_ms = hour_start_ms(438_000)  # 2019-12-20, before the first partition
     site.write("press_1")
     result = run(site)
@@ -131,7 +136,7 @@ def test_an_hour_that_is_no_partition_is_computed_and_not_told(site) -> None:
     assert site.engine().ledger.watermark("press_1") == 100
 
 
-def test_a_backlog_is_not_fresh(site) -> None:
+def test_a_backlog_is_not_fresh(site: Site) -> None:
     site.write("press_1", back_hours=1, rows=200)
     site.plant = site.plant.model_copy(
         update={"batches": site.plant.batches.model_copy(update={"row_cap": 100})}
@@ -141,7 +146,9 @@ def test_a_backlog_is_not_fresh(site) -> None:
 
 
 @pytest.mark.parametrize("tagged", [True, False])
-def test_a_rerun_does_the_dirty_hour_with_the_settings_it_had(site, monkeypatch, tagged) -> None:
+def test_a_rerun_does_the_dirty_hour_with_the_settings_it_had(
+    site: Site, monkeypatch: pytest.MonkeyPatch, *, tagged: bool
+) -> None:
     site.write("press_1", back_hours=2)
     run(site)
     hour = site.hour - 2
@@ -149,7 +156,7 @@ def test_a_rerun_does_the_dirty_hour_with_the_settings_it_had(site, monkeypatch,
     asked = []
     real = Engine.rerun
 
-    def rerun(engine: Engine, line: str, hour: int, **options):
+    def rerun(engine: Engine, line: str, hour: int, **options: Any) -> HourReport:
         asked.append((line, hour, options["settings"], options["kind"]))
         return real(engine, line, hour, **options)
 
@@ -161,7 +168,7 @@ def test_a_rerun_does_the_dirty_hour_with_the_settings_it_had(site, monkeypatch,
     assert figures(result, "signals")["dagster/partition_row_count"] == 100
 
 
-def test_a_rerun_of_an_hour_that_is_clean_by_now_does_nothing(site) -> None:
+def test_a_rerun_of_an_hour_that_is_clean_by_now_does_nothing(site: Site) -> None:
     result = run(site, "rerun_press_1", **{HOUR_TAG: partition_key(site.hour)})
     assert result.success
     assert materialized(result) == []
@@ -178,11 +185,12 @@ class FakeDelivery:
         return bool(self.reports) and line == "press_1"
 
     def drain(self, line: str, deadline_s: float) -> DrainReport:
+        assert line == "press_1"
         self.deadlines.append(deadline_s)
         return self.reports.pop(0)
 
 
-def test_the_database_is_told_of_when_it_has_everything(site) -> None:
+def test_the_database_is_told_of_when_it_has_everything(site: Site) -> None:
     site.delivery = lambda _: FakeDelivery(
         [
             DrainReport(points=5, entries=1, remaining=2),
@@ -199,7 +207,7 @@ def test_the_database_is_told_of_when_it_has_everything(site) -> None:
     ]
 
 
-def test_a_database_that_is_away_fails_its_check_and_not_the_batch(site) -> None:
+def test_a_database_that_is_away_fails_its_check_and_not_the_batch(site: Site) -> None:
     site.delivery = lambda _: FakeDelivery([DrainReport(remaining=3, error="not reachable")])
     site.write("press_1")
     result = run(site)
@@ -209,7 +217,7 @@ def test_a_database_that_is_away_fails_its_check_and_not_the_batch(site) -> None
     assert ("signals", partition_key(site.hour)) in materialized(result)
 
 
-def test_the_sensor_feeds_a_database_that_is_behind_while_nothing_is_new(site) -> None:
+def test_the_sensor_feeds_a_database_that_is_behind_while_nothing_is_new(site: Site) -> None:
     site.delivery = lambda _: FakeDelivery([DrainReport()])
     (request,) = site.tick().run_requests
     site.now_ms += 5_000

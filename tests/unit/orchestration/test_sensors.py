@@ -1,33 +1,41 @@
 from collections.abc import Callable
 
 import pytest
-from dagster import AssetKey, DagsterRunStatus, RunRequest, SkipReason
+from dagster import AssetKey, DagsterRun, DagsterRunStatus, RunRequest, SkipReason
 from dagster._core.test_utils import create_run_for_test
 
 from iiot_platform.config.plant import BatchSettings
 from iiot_platform.core.clock import partition_key
+from iiot_platform.core.errors import StorageError
 from iiot_platform.engine.engine import Engine
+from iiot_platform.engine.ledger import Ledger
 from iiot_platform.orchestration.naming import HOUR_TAG, KIND_TAG, LINE_TAG
 from iiot_platform.orchestration.sensors import active_runs
+from tests.servers.site import Site
 
 
 def reason(skip: SkipReason | str | None) -> str:
     return skip.skip_message or "" if isinstance(skip, SkipReason) else skip or ""
 
 
-def requests(site) -> list[RunRequest]:
+def requests(site: Site) -> list[RunRequest]:
     return list(site.tick().run_requests or ())
 
 
-def keys(site) -> list[str | None]:
+def keys(site: Site) -> list[str | None]:
     return [request.run_key for request in requests(site)]
 
 
-def start(site, line: str, kind: str = "live", status=DagsterRunStatus.STARTED):
+def start(
+    site: Site,
+    line: str,
+    kind: str = "live",
+    status: DagsterRunStatus = DagsterRunStatus.STARTED,
+) -> DagsterRun:
     return create_run_for_test(site.instance, tags={LINE_TAG: line, KIND_TAG: kind}, status=status)
 
 
-def test_nothing_to_do_says_what_was_seen(site) -> None:
+def test_nothing_to_do_says_what_was_seen(site: Site) -> None:
     result = site.tick()
     assert not result.run_requests
     assert reason(result.skip_reason) == (
@@ -35,7 +43,7 @@ def test_nothing_to_do_says_what_was_seen(site) -> None:
     )
 
 
-def test_each_line_with_new_data_gets_one_batch(site) -> None:
+def test_each_line_with_new_data_gets_one_batch(site: Site) -> None:
     site.write("press_1")
     (request,) = requests(site)
     assert request.job_name == "live_press_1"
@@ -45,7 +53,7 @@ def test_each_line_with_new_data_gets_one_batch(site) -> None:
     assert {r.job_name for r in requests(site)} == {site.names[1].live_job, "live_press_1"}
 
 
-def test_a_line_is_left_alone_while_its_run_is_active(site) -> None:
+def test_a_line_is_left_alone_while_its_run_is_active(site: Site) -> None:
     site.write("press_1")
     site.write("Línea 2 (Nord)")
     run = start(site, "press_1")
@@ -54,7 +62,7 @@ def test_a_line_is_left_alone_while_its_run_is_active(site) -> None:
     assert f"press_1: offset 0 of 100, run {run.run_id[:8]}" in reason(site.tick().skip_reason)
 
 
-def test_the_attempt_rises_until_the_watermark_does(site) -> None:
+def test_the_attempt_rises_until_the_watermark_does(site: Site) -> None:
     site.write("press_1")
     assert keys(site) == ["press_1:0-100:1"]
     site.write("press_1")
@@ -69,21 +77,21 @@ def test_the_attempt_rises_until_the_watermark_does(site) -> None:
     assert keys(site) == ["press_1:200-300:1"]
 
 
-def test_a_batch_ends_at_a_segment_within_the_cap(site) -> None:
+def test_a_batch_ends_at_a_segment_within_the_cap(site: Site) -> None:
     site.plant = site.plant.model_copy(update={"batches": BatchSettings(row_cap=170)})
     site.write("press_1", rows=300)
     assert keys(site) == ["press_1:0-150:1"]
 
 
 @pytest.mark.parametrize("kind", ["rerun", None])
-def test_other_runs_of_the_line_do_not_hold_up_its_batches(site, kind: str | None) -> None:
+def test_other_runs_of_the_line_do_not_hold_up_its_batches(site: Site, kind: str | None) -> None:
     site.write("press_1")
     tags = {LINE_TAG: "press_1"} | ({KIND_TAG: kind} if kind else {})
     create_run_for_test(site.instance, tags=tags, status=DagsterRunStatus.STARTED)
     assert keys(site) == ["press_1:0-100:1"]
 
 
-def test_dead_runs_are_not_waited_for(site) -> None:
+def test_dead_runs_are_not_waited_for(site: Site) -> None:
     run = start(site, "press_1")
     lost = start(site, "Línea 2 (Nord)", status=DagsterRunStatus.NOT_STARTED)
     for status in (DagsterRunStatus.FAILURE, DagsterRunStatus.SUCCESS, DagsterRunStatus.CANCELED):
@@ -100,7 +108,9 @@ def test_dead_runs_are_not_waited_for(site) -> None:
     assert look(at, at + 1) == set()  # of a code server that is gone
 
 
-def test_a_dirty_hour_is_computed_again_oldest_first(site, monkeypatch) -> None:
+def test_a_dirty_hour_is_computed_again_oldest_first(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
     hours = [site.hour - 2, site.hour - 1]
     monkeypatch.setattr(Engine, "dirty_hours", lambda _, line: hours if line == "press_1" else [])
     (request,) = requests(site)
@@ -111,7 +121,9 @@ def test_a_dirty_hour_is_computed_again_oldest_first(site, monkeypatch) -> None:
     assert f"2 dirty hours, run {run.run_id[:8]}" in reason(site.tick().skip_reason)
 
 
-def test_a_dirty_hour_that_fails_does_not_hold_up_the_next(site, monkeypatch) -> None:
+def test_a_dirty_hour_that_fails_does_not_hold_up_the_next(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
     hours = [site.hour - 2, site.hour - 1]
     monkeypatch.setattr(Engine, "dirty_hours", lambda _, line: hours if line == "press_1" else [])
     first, second = (f"press_1:{partition_key(hour)}@0" for hour in hours)
@@ -128,7 +140,7 @@ def test_a_dirty_hour_that_fails_does_not_hold_up_the_next(site, monkeypatch) ->
     assert first not in (site.cursor or "")
 
 
-def test_live_data_comes_before_dirty_hours(site, monkeypatch) -> None:
+def test_live_data_comes_before_dirty_hours(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Engine, "dirty_hours", lambda _, __: [site.hour - 2])
     site.plant = site.plant.model_copy(update={"batches": BatchSettings(row_cap=100)})
     site.write("press_1", rows=300)
@@ -138,22 +150,22 @@ def test_live_data_comes_before_dirty_hours(site, monkeypatch) -> None:
     assert "rerun_press_1" not in [request.job_name for request in requests(site)]
 
 
-def test_a_line_that_can_not_be_read_holds_up_no_other(site, monkeypatch) -> None:
+def test_a_line_that_can_not_be_read_holds_up_no_other(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
     site.write("Línea 2 (Nord)")
-    watermark = site.engine().ledger.__class__.watermark
+    watermark = Ledger.watermark
 
-    def broken(ledger, line: str) -> int:
+    def broken(ledger: Ledger, line: str) -> int:
         if line == "press_1":
-            from iiot_platform.core.errors import StorageError
-
             raise StorageError("the disk is gone")
         return watermark(ledger, line)
 
-    monkeypatch.setattr("iiot_platform.engine.ledger.Ledger.watermark", broken)
+    monkeypatch.setattr(Ledger, "watermark", broken)
     assert keys(site) == ["Línea 2 (Nord):0-100:1"]
 
 
-def test_the_log_is_observed_once_a_minute_and_when_it_grew(site) -> None:
+def test_the_log_is_observed_once_a_minute_and_when_it_grew(site: Site) -> None:
     site.write("press_1")
 
     def observed() -> list[int]:

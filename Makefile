@@ -1,0 +1,59 @@
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+.PHONY: help demo test check fmt bench lock clean runtime dev servers
+
+VENV ?= .venv
+SECONDS ?= 60
+WORKERS ?= auto
+UV ?= uv
+
+# compiled modules halve the start of every process
+unexport PYTHONDONTWRITEBYTECODE
+# where Debian keeps mosquitto
+export PATH := $(abspath $(VENV))/bin:$(PATH):/usr/sbin:/sbin
+
+help:  ## show this help
+	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1|\2/p' Makefile | column -t -s '|'
+
+demo: runtime  ## run the whole platform for SECONDS=60 with simulated lines
+	@iiot demo --seconds $(SECONDS)
+
+test: check servers  ## check, then all tests, with real servers
+	@python -m pytest -n $(WORKERS)
+
+check: dev  ## formatting, lint, types and the directions between packages
+	@ruff format --check --quiet . || { echo "error: run 'make fmt'" >&2; exit 1; }
+	@ruff check --quiet .
+	@mypy
+	@lint-imports --no-logo
+
+fmt: dev  ## format, and mend what the linter can mend
+	@ruff format .
+	@ruff check --fix .
+
+bench: dev servers  ## run the benchmarks and show their figures
+	@python -m pytest tests/benchmarks -s
+
+lock:  ## resolve pyproject.toml into the lock files again (UPGRADE=1: newest versions)
+	@command -v $(UV) >/dev/null || { echo "error: 'make lock' needs uv; install it with 'pip install uv'" >&2; exit 1; }
+	@compile() { $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	    --no-emit-index-url --no-header --no-strip-extras $(if $(UPGRADE),--upgrade) "$$@"; }; \
+	compile --group pyproject.toml:build -o requirements-build.lock; \
+	compile pyproject.toml -o requirements.lock; \
+	compile --group dev pyproject.toml -o requirements-dev.lock
+	@! grep -nE '://' requirements*.lock || { echo "error: a lock file holds a URL" >&2; exit 1; }
+
+clean:  ## remove the virtual environment and all caches; var/ stays
+	@rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+runtime:
+	@tools/venv $(VENV) requirements.lock
+
+dev:
+	@tools/venv $(VENV) requirements-dev.lock
+
+servers:
+	@tests/servers/install

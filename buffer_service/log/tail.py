@@ -1,0 +1,85 @@
+"""The redelivery tail: which messages the broker may send again though they are in the log.
+
+A message that is committed but whose acknowledgement did not reach the broker comes again in
+the same session, with DUP set and under the same packet id. The tail keeps (packet id, hash of
+topic and payload) of the last deliveries, at least as many as the broker may have under way, in
+the same transaction as their records. Only a delivery with DUP that is found here is dropped.
+
+A wrong drop would need a packet id that was used anew, for the same topic with the same payload
+bytes, by a message that was lost between its first delivery and its commit. Within the tail ids
+are not used anew, since brokers count them up to 65,535 per session; when a session starts anew
+the tail is emptied before anything is subscribed.
+"""
+
+import hashlib
+import sqlite3
+from collections.abc import Mapping
+from typing import Final
+
+from iiot_platform.core.capture_log import Record
+
+DDL: Final = """
+CREATE TABLE IF NOT EXISTS redelivery_tail (
+    id         INTEGER PRIMARY KEY,
+    session    TEXT    NOT NULL,
+    count      INTEGER NOT NULL,
+    deliveries BLOB    NOT NULL
+);
+CREATE INDEX IF NOT EXISTS redelivery_tail_session ON redelivery_tail (session, id);
+"""
+
+_ID_BYTES: Final = 2
+_HASH_BYTES: Final = 8
+_ENTRY_BYTES: Final = _ID_BYTES + _HASH_BYTES
+
+Fingerprints = Mapping[int, bytes]
+"""Packet id to fingerprint, oldest delivery first."""
+
+
+def fingerprint(record: Record) -> bytes:
+    """A hash of topic and payload (8 bytes)."""
+    # MQTT forbids NUL in a topic, so the border is clear.
+    text = b"%b\0%b" % (record.topic.encode(), record.payload)
+    return hashlib.blake2b(text, digest_size=_HASH_BYTES).digest()
+
+
+def clear(connection: sqlite3.Connection, session: str) -> None:
+    """Forget a session's deliveries."""
+    connection.execute("DELETE FROM redelivery_tail WHERE session = ?", (session,))
+
+
+def append(
+    connection: sqlite3.Connection, session: str, deliveries: Fingerprints, *, keep: int
+) -> None:
+    """Add the deliveries of one commit and forget what is older than the last `keep`."""
+    blob = b"".join(
+        packet_id.to_bytes(_ID_BYTES, "big") + digest for packet_id, digest in deliveries.items()
+    )
+    connection.execute(
+        "INSERT INTO redelivery_tail (session, count, deliveries) VALUES (?, ?, ?)",
+        (session, len(deliveries), blob),
+    )
+    newer = 0
+    rows = connection.execute(
+        "SELECT id, count FROM redelivery_tail WHERE session = ? ORDER BY id DESC", (session,)
+    )
+    for row, count in rows.fetchall():
+        if newer >= keep:
+            connection.execute(
+                "DELETE FROM redelivery_tail WHERE session = ? AND id <= ?", (session, row)
+            )
+            break
+        newer += count
+
+
+def load(connection: sqlite3.Connection, session: str) -> dict[int, bytes]:
+    """The last committed deliveries of a session; the latest use of a packet id stands."""
+    found: dict[int, bytes] = {}
+    rows = connection.execute(
+        "SELECT deliveries FROM redelivery_tail WHERE session = ? ORDER BY id", (session,)
+    )
+    for (blob,) in rows:
+        for at in range(0, len(blob), _ENTRY_BYTES):
+            packet_id = int.from_bytes(blob[at : at + _ID_BYTES], "big")
+            found[packet_id] = blob[at + _ID_BYTES : at + _ENTRY_BYTES]
+    return found

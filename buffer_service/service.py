@@ -1,0 +1,214 @@
+"""The capture service: drains sources, commits on time, acknowledges, seals."""
+
+import logging
+import threading
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from buffer_service.log import seal
+from buffer_service.log.capture import CaptureLog
+from buffer_service.log.manifest import Segment
+from buffer_service.log.seal import Steps, no_step
+from buffer_service.sources.backoff import Backoff
+from buffer_service.sources.mqtt import MqttReceiver
+from buffer_service.status import Statistics, write_status
+from iiot_platform.config.plant import Plant
+from iiot_platform.core.errors import StorageError
+from iiot_platform.core.paths import Home
+
+if TYPE_CHECKING:
+    from buffer_service.delivery import Source
+
+logger = logging.getLogger(__name__)
+
+STATUS_INTERVAL_S: Final = 2.0
+_LONGEST_RETRY_S: Final = 5.0
+_THREAD_STOP_S: Final = 4.0
+
+
+class CaptureService:
+    """Captures the lines of a plant into a home; start and stop it, or use it in `with`.
+
+    Args:
+        home: where the capture log lies.
+        plant: sources and lines.
+        steps: told each step that a crash may follow; for tests.
+
+    Raises:
+        StorageError: the log can not be opened, or another process writes it.
+    """
+
+    def __init__(self, home: Home, plant: Plant, *, steps: Steps = no_step) -> None:
+        self._home = home
+        self._settings = plant.buffer
+        self._steps = steps
+        self._wake = threading.Event()
+        self._stopping = threading.Event()
+        window = max(source.receive_maximum for source in plant.sources)
+        self._log = CaptureLog(
+            home, tail_length=2 * window, segment_rows=plant.buffer.seal_rows, steps=steps
+        )
+        self._sources: list[Source] = [
+            _mqtt_receiver(plant, source.name, self._wake) for source in plant.sources
+        ]
+        self._statistics = Statistics(self._log.next_offsets, plant.line_names)
+        self._statistics.missing_files = self._log.missing_files
+        self._batch = self._log.new_batch()
+        self._sealer = ThreadPoolExecutor(1, thread_name_prefix="seal")
+        self._sealing: Future[tuple[list[Segment], float]] | None = None
+        self._sealed: list[Segment] = []
+        self._seal_failed = False
+        self._seal_at = 0.0
+        self._retry = Backoff(first_s=self._settings.commit_interval_s, cap_s=_LONGEST_RETRY_S)
+        self._thread = threading.Thread(target=self._run, name="commit")
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Connect the sources and begin to commit."""
+        seal.warm()
+        self._thread.start()
+        for source in self._sources:
+            source.start()
+
+    def stop(self) -> None:
+        """Commit and acknowledge what has come, disconnect, seal, close; within five seconds."""
+        self._stopping.set()
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join(_THREAD_STOP_S)
+        self._sealer.shutdown()
+        self._log.close()
+
+    def wait(self, timeout_s: float) -> bool:
+        """True once the service has ended by itself, which only a bug makes it do."""
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def statistics(self) -> dict[str, Any]:
+        """What the status file holds, as of now."""
+        return self._statistics.report(self._sources)
+
+    def _run(self) -> None:
+        interval_s = self._settings.commit_interval_s
+        status_at = 0.0
+        wait_s = interval_s
+        self._seal_at = time.monotonic() + self._settings.seal_interval_s
+        while not self._stopping.is_set():
+            self._wake.wait(wait_s)
+            self._wake.clear()
+            wait_s = interval_s if self._commit() else self._pause()
+            self._seal_when_due()
+            if time.monotonic() >= status_at:
+                self._write_status()
+                status_at = time.monotonic() + STATUS_INTERVAL_S
+        self._finish()
+
+    def _pause(self) -> float:
+        """Wait after a failed commit, undisturbed by sources that press for one."""
+        self._stopping.wait(self._retry.next_s())
+        return 0.0
+
+    def _commit(self) -> bool:
+        """One transaction, then the acknowledgements; False keeps the batch for another try."""
+        batch = self._batch
+        for source in self._sources:
+            batch.add(source.name, source.drain())
+        sealed = self._collect_sealed()
+        if not batch and not sealed:
+            return True
+        began = time.monotonic()
+        try:
+            self._log.commit(batch, sealed)
+        except StorageError as error:
+            if not self._statistics.storage_error:
+                logger.error("%s", error)  # noqa: TRY400 - the message says it all
+            self._statistics.storage_error = str(error)
+            return False
+        self._statistics.commits.add(time.monotonic() - began)
+        if self._statistics.storage_error:
+            logger.info("committing again after %d failed attempts", self._retry.attempts)
+            self._statistics.storage_error = ""
+            self._retry.reset()
+        tokens = batch.tokens()
+        for source in self._sources:
+            source.acknowledge(tokens.get(source.name, ()))
+        self._steps("commit.acknowledged")
+        self._count(batch.records, batch.dropped)
+        self._sealed = []
+        self._batch = self._log.new_batch()
+        return True
+
+    def _count(self, records: Any, dropped: Any) -> None:
+        for stream, taken in records.items():
+            if taken:
+                self._statistics.lines[stream].took(taken)
+        for stream, count in dropped.items():
+            self._statistics.lines[stream].dropped += count
+        self._statistics.hot_rows = self._log.hot_rows
+
+    def _seal_when_due(self) -> None:
+        if self._sealing is not None or self._sealed or not self._log.hot_rows:
+            return
+        now = time.monotonic()
+        if now >= self._seal_at or self._log.hot_rows >= self._settings.seal_rows:
+            self._seal_at = now + self._settings.seal_interval_s
+            self._sealing = self._sealer.submit(self._seal)
+
+    def _seal(self) -> tuple[list[Segment], float]:
+        began = time.monotonic()
+        return self._log.seal(), time.monotonic() - began
+
+    def _collect_sealed(self) -> list[Segment]:
+        """Segments that are written but not listed yet."""
+        if self._sealing is None or not self._sealing.done():
+            return self._sealed
+        future, self._sealing = self._sealing, None
+        try:
+            self._sealed, seconds = future.result()
+        except StorageError as error:
+            if not self._seal_failed:
+                logger.error("%s", error)  # noqa: TRY400 - the message says it all
+            self._seal_failed = True
+            self._seal_at = time.monotonic() + _LONGEST_RETRY_S
+            return []
+        self._statistics.seals.add(seconds)
+        if self._seal_failed:
+            logger.info("sealing again")
+            self._seal_failed = False
+        return self._sealed
+
+    def _finish(self) -> None:
+        """The last commit, acknowledged; then the last seal."""
+        self._commit()
+        for source in self._sources:
+            source.stop()
+        self._sealer.shutdown()
+        if self._commit() and self._log.hot_rows:
+            self._sealing = Future()
+            try:
+                self._sealing.set_result(self._seal())
+            except StorageError as error:
+                self._sealing.set_exception(error)
+            self._commit()
+        self._write_status()
+
+    def _write_status(self) -> None:
+        write_status(self._home.capture, self.statistics())
+
+
+def _mqtt_receiver(plant: Plant, source: str, wake: threading.Event) -> MqttReceiver:
+    settings = next(s for s in plant.sources if s.name == source)
+    lines = [plant.line_settings(line.name) for line in plant.lines_of(source)]
+    return MqttReceiver(
+        settings,
+        streams={line.topic_prefix: line.line for line in lines},
+        filters=[line.topic_filter for line in lines],
+        on_pressure=wake.set,
+    )

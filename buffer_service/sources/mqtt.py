@@ -1,0 +1,256 @@
+"""MQTT as a source: a persistent session at QoS 1, acknowledged once records are durable."""
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, Literal, cast
+
+from buffer_service.delivery import Delivery, Event, SessionStart, Skipped, SourceStatus
+from buffer_service.sources.backoff import Backoff
+from buffer_service.sources.buffered_client import Message
+from buffer_service.sources.mqtt_connection import Connection
+from iiot_platform.config.plant import MqttSource
+from iiot_platform.core.capture_log import Record
+from iiot_platform.core.clock import now_ms, now_us
+
+logger = logging.getLogger(__name__)
+
+QOS0_LIMIT: Final = 20_000
+"""Unacknowledged QoS 0 messages held at most; the broker's window does not bound these."""
+_REMIND_S: Final = 60.0
+_STEADY_MS: Final = 5_000
+"""A connection that lasted longer was a good one: the next attempt comes at once."""
+_ROUTES_LIMIT: Final = 100_000
+_STOP_TIMEOUT_S: Final = 2.0
+_NO_ACKNOWLEDGEMENT: Final = 0
+_SESSION: Final = -1
+
+Token = tuple[int, int]
+"""Connection generation, and packet id, `_NO_ACKNOWLEDGEMENT` or `_SESSION`."""
+
+
+class MqttReceiver:
+    """Receives the lines of one broker.
+
+    Memory is bounded by the Receive Maximum: the broker sends no further QoS 1 message before
+    older ones are acknowledged. QoS 0 messages have no such bound: beyond `QOS0_LIMIT` that are
+    not yet durable they are dropped, and counted.
+
+    Args:
+        settings: the broker.
+        streams: topic prefix to stream.
+        filters: topic filters to subscribe.
+        on_pressure: called when half the Receive Maximum waits, so that a commit comes early.
+    """
+
+    def __init__(
+        self,
+        settings: MqttSource,
+        *,
+        streams: Mapping[str, str],
+        filters: Sequence[str],
+        on_pressure: Callable[[], None],
+    ) -> None:
+        self._settings = settings
+        self._name = settings.name
+        self._prefixes = sorted(streams.items(), key=lambda item: -len(item[0]))
+        self._filters = tuple(filters)
+        self._on_pressure = on_pressure
+        self._pressure_at = max(1, settings.receive_maximum // 2)
+        self._session = f"{settings.client_id}@{settings.host}:{settings.port}"
+        self._inbox: deque[Event] = deque()
+        self._routes: dict[bytes, tuple[str, str | None]] = {}
+        self._connection: Connection | None = None
+        self._generation = 0
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"mqtt-{settings.name}")
+        self._backoff = Backoff()
+        self._state: tuple[Literal["connected", "connecting", "disconnected"], str, int]
+        self._state = ("connecting", "", now_ms())
+        self._last_reason = ""
+        self._reminded_at = 0.0
+        self._qos0_taken = 0
+        self._qos0_settled = 0
+        self._qos0_dropped = 0
+        self._unmatched = 0
+        self._connects = 0
+
+    @property
+    def name(self) -> str:
+        """The source's name in the plant file."""
+        return self._settings.name
+
+    @property
+    def status(self) -> SourceStatus:
+        """The state of the connection, with counts since the start."""
+        state, reason, since_ms = self._state
+        counts = {
+            "connects": self._connects,
+            "qos0_dropped": self._qos0_dropped,
+            "unmatched": self._unmatched,
+        }
+        return SourceStatus(state, reason, since_ms, counts)
+
+    def start(self) -> None:
+        """Connect, and reconnect for ever."""
+        self._thread.start()
+
+    def drain(self) -> list[Event]:
+        """Everything that has come since the last call, in order."""
+        inbox = self._inbox
+        return [inbox.popleft() for _ in range(len(inbox))]
+
+    def acknowledge(self, tokens: Sequence[object]) -> None:
+        """Acknowledge what the connection of now delivered; older connections' is void."""
+        generation, connection = self._generation, self._connection
+        packet_ids = []
+        for delivered_by, packet_id in cast("Sequence[Token]", tokens):
+            if packet_id == _NO_ACKNOWLEDGEMENT:
+                self._qos0_settled += 1
+            elif delivered_by != generation or connection is None:
+                continue
+            elif packet_id == _SESSION:
+                connection.subscribe()
+            else:
+                packet_ids.append(packet_id)
+        if packet_ids and connection is not None:
+            connection.acknowledge(packet_ids)
+
+    def stop(self) -> None:
+        """Send the acknowledgements that are due and disconnect; the session stays."""
+        self._stopping.set()
+        connection = self._connection
+        if connection is not None:
+            connection.stop()
+        if self._thread.is_alive():
+            self._thread.join(_STOP_TIMEOUT_S)
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            self._generation += 1
+            connection = Connection(
+                self._settings,
+                self._filters,
+                on_connected=self._connected,
+                on_message=self._take,
+                on_refused=self._subscription_refused,
+            )
+            self._connection = connection
+            if self._stopping.is_set():
+                connection.stop()
+            try:
+                reason = connection.run()
+            except Exception as error:  # the thread's boundary: capture goes on
+                reason = f"unexpected failure: {error!r}"
+                if reason != self._last_reason:
+                    logger.exception("%s: unexpected failure", self._where)
+            if not self._stopping.is_set():
+                self._disconnected(reason)
+                self._stopping.wait(self._backoff.next_s())
+        self._state = ("disconnected", "stopped", now_ms())
+
+    @property
+    def _where(self) -> str:
+        return f"source '{self.name}', {self._settings.host}:{self._settings.port}"
+
+    def _connected(self, session_present: bool) -> None:  # noqa: FBT001 - the only argument
+        self._connects += 1
+        self._state = ("connected", "", now_ms())
+        kind = "session resumed" if session_present else "new session"
+        logger.info("%s: connected, %s, taking %s", self._where, kind, ", ".join(self._filters))
+        connection = self._connection
+        if session_present and connection is not None:
+            # Filters may be new since the session began; known ones bring nothing twice.
+            connection.subscribe()
+        else:
+            # Before the older tail is durably void, nothing of the new session may come.
+            self._inbox.append(SessionStart(self._session, (self._generation, _SESSION)))
+            self._on_pressure()
+
+    def _disconnected(self, reason: str) -> None:
+        now = time.monotonic()
+        state, _, since_ms = self._state
+        if state == "connected" and now_ms() - since_ms > _STEADY_MS:
+            self._backoff.reset()
+        if state != "disconnected" or reason != self._last_reason:
+            since_ms = since_ms if state == "disconnected" else now_ms()
+            logger.warning("%s: %s; trying again for ever", self._where, reason)
+            self._reminded_at = now
+        elif now - self._reminded_at > _REMIND_S:
+            away_s = (now_ms() - since_ms) / 1_000
+            attempts = self._backoff.attempts
+            logger.warning(
+                "%s: still away after %.0f s, %d attempts: %s",
+                self._where,
+                away_s,
+                attempts,
+                reason,
+            )
+            self._reminded_at = now
+        self._last_reason = reason
+        self._state = ("disconnected", reason, since_ms)
+
+    def _subscription_refused(self, topic_filter: str, reason: str) -> None:
+        text = f"subscription of '{topic_filter}' refused: {reason}; check the access rules"
+        logger.error("%s: %s", self._where, text)
+        self._state = ("connected", text, now_ms())
+
+    def _take(self, message: Message) -> None:
+        topic_bytes, payload, packet_id, qos, retain, dup = message
+        try:
+            topic, stream = self._routes[topic_bytes]
+        except KeyError:
+            topic, stream = self._route(topic_bytes)
+        if stream is None:
+            self._leave(topic, packet_id)
+            return
+        record = Record(self._name, topic, payload, now_us(), None, None, 0, retain, dup)
+        if qos:
+            token = (self._generation, packet_id)
+            event = Delivery(stream, record, token, self._session, packet_id)
+        else:
+            if self._qos0_taken - self._qos0_settled >= QOS0_LIMIT:
+                self._drop_qos0()
+                return
+            self._qos0_taken += 1
+            event = Delivery(stream, record, (self._generation, _NO_ACKNOWLEDGEMENT))
+        self._inbox.append(event)
+        if len(self._inbox) == self._pressure_at:
+            self._on_pressure()
+
+    def _route(self, topic_bytes: bytes) -> tuple[str, str | None]:
+        """A topic as text with its stream; the longest prefix counts.
+
+        A line's own level belongs to it: `line1/#` brings `line1` too.
+        """
+        try:
+            topic = topic_bytes.decode()
+        except UnicodeDecodeError:
+            return repr(topic_bytes), None  # brokers refuse it: nothing that a line could name
+        level = f"{topic}/"
+        stream = next((s for prefix, s in self._prefixes if level.startswith(prefix)), None)
+        if len(self._routes) >= _ROUTES_LIMIT:
+            self._routes.clear()
+        self._routes[topic_bytes] = topic, stream
+        return topic, stream
+
+    def _leave(self, topic: str, packet_id: int) -> None:
+        """Acknowledge what no line takes: a line that left the plant file is still subscribed."""
+        if self._unmatched == 0:
+            logger.warning("%s: no line takes topic '%s'; such are counted", self._where, topic)
+        self._unmatched += 1
+        if packet_id != _NO_ACKNOWLEDGEMENT:
+            token = (self._generation, packet_id)
+            self._inbox.append(Skipped(self._session, packet_id, token))
+
+    def _drop_qos0(self) -> None:
+        if self._qos0_dropped == 0:
+            logger.error(
+                "%s: %d messages wait for the disk, QoS 0 messages are dropped from now on; "
+                "publish with QoS 1",
+                self._where,
+                QOS0_LIMIT,
+            )
+        self._qos0_dropped += 1

@@ -1,0 +1,254 @@
+"""One connection to a broker, from CONNECT to its end, driven by one thread.
+
+Each connection has a client of its own, so that nothing of a lost one, an acknowledgement above
+all, can reach the next.
+"""
+
+import contextlib
+import functools
+import selectors
+import socket
+import ssl
+import struct
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final, cast
+
+from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+from paho.mqtt.subscribeoptions import SubscribeOptions
+
+from buffer_service.sources import mqtt_failures
+from buffer_service.sources.buffered_client import BufferedClient, BufferedSocket, Message
+from iiot_platform.config.plant import MqttSource, MqttTls
+
+CONNECT_TIMEOUT_S: Final = 5.0
+ANSWER_TIMEOUT_S: Final = 10.0
+_PUBACK: Final = functools.partial(struct.Struct("!BBH").pack, 0x40, 2)
+_POLL_S: Final = 1.0
+_READ_BURST: Final = 256
+_READ_WRITE: Final = selectors.EVENT_READ | selectors.EVENT_WRITE
+_SEND_RETAINED_ONCE: Final = 1
+
+
+class Connection:
+    """One connection; `run` it once.
+
+    Args:
+        settings: the broker and how to log in.
+        filters: topic filters to subscribe.
+        on_connected: called with `session_present` when the broker has accepted us.
+        on_message: called for each message; nothing is acknowledged by itself.
+        on_refused: called for each filter that the broker refuses, with the reason.
+    """
+
+    def __init__(
+        self,
+        settings: MqttSource,
+        filters: Sequence[str],
+        *,
+        on_connected: Callable[[bool], None],
+        on_message: Callable[[Message], None],
+        on_refused: Callable[[str, str], None],
+    ) -> None:
+        self._settings = settings
+        self._filters = filters
+        self._on_connected = on_connected
+        self._on_message = on_message
+        self._on_refused = on_refused
+        self._received = 0
+        self._accepted = False
+        self._subscribe_due = False
+        self._stopping = False
+        self._end: str | None = None
+        self._acknowledgements: deque[Iterable[int]] = deque()
+        self._wake_read, self._wake_write = socket.socketpair()
+        self._wake_read.setblocking(False)  # noqa: FBT003 - the standard library's signature
+        self._wake_write.setblocking(False)  # noqa: FBT003 - likewise
+        self._client = self._make_client()
+
+    def run(self) -> str:
+        """Connect and serve until the connection ends; returns why it did."""
+        try:
+            if self._stopping:
+                return "stopped"
+            return self._serve()
+        finally:
+            self._wake_read.close()
+            self._wake_write.close()
+
+    def acknowledge(self, packet_ids: Iterable[int]) -> None:
+        """Acknowledge in this order; from any thread, void when the connection has ended."""
+        self._acknowledgements.append(packet_ids)
+        self._wake()
+
+    def subscribe(self) -> None:
+        """Subscribe the filters; from any thread."""
+        self._subscribe_due = True
+        self._wake()
+
+    def stop(self) -> None:
+        """Send the acknowledgements that are due and disconnect; from any thread."""
+        self._stopping = True
+        self._wake()
+
+    def _wake(self) -> None:
+        # A full pipe wakes as well as one byte does; a closed one has nobody left to wake.
+        with contextlib.suppress(BlockingIOError, OSError):
+            self._wake_write.send(b"\0")
+
+    def _make_client(self) -> BufferedClient:
+        settings = self._settings
+        client = BufferedClient(
+            CallbackAPIVersion.VERSION2,
+            client_id=settings.client_id,
+            protocol=MQTTProtocolVersion.MQTTv5,
+            manual_ack=True,
+            reconnect_on_failure=False,
+        )
+        client.connect_timeout = CONNECT_TIMEOUT_S
+        if settings.username is not None:
+            password = settings.password
+            client.username_pw_set(
+                settings.username, None if password is None else password.get_secret_value()
+            )
+        client.on_connect = self._handle_connect
+        client.on_disconnect = self._handle_disconnect
+        client.on_publish_packet = self._handle_message
+        client.on_subscribe = self._handle_subscribe
+        return client
+
+    def _serve(self) -> str:
+        settings = self._settings
+        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho's gap
+        properties.ReceiveMaximum = settings.receive_maximum
+        properties.SessionExpiryInterval = settings.session_expiry_s
+        try:
+            if settings.tls is not None:
+                self._client.tls_set_context(_tls_context(settings.tls))
+            self._client.connect(
+                settings.host,
+                settings.port,
+                settings.keepalive_s,
+                clean_start=False,
+                properties=properties,
+            )
+        except OSError as error:
+            return mqtt_failures.not_reached(error, settings)
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._wake_read, selectors.EVENT_READ)
+            try:
+                self._loop(selector)
+            finally:
+                sock = self._client.socket()
+                if sock is not None:
+                    sock.close()
+        return self._end or "the connection was closed"
+
+    def _loop(self, selector: selectors.BaseSelector) -> None:
+        client = self._client
+        sock = cast("BufferedSocket | None", client.socket())
+        if sock is None:
+            return
+        answer_by = time.monotonic() + ANSWER_TIMEOUT_S
+        selector.register(sock, selectors.EVENT_READ)
+        watched = selectors.EVENT_READ
+        while cast("BufferedSocket | None", client.socket()) is sock and self._end is None:
+            flushed = self._flush(sock)
+            wanted = selectors.EVENT_READ if flushed else _READ_WRITE
+            if wanted != watched:
+                selector.modify(sock, wanted)
+                watched = wanted
+            ready = {key.fileobj for key, _ in selector.select(0 if sock.readable else _POLL_S)}
+            if self._wake_read in ready:
+                with contextlib.suppress(BlockingIOError):
+                    self._wake_read.recv(4_096)
+            if sock in ready or sock.readable:
+                self._read()
+            if self._end is None:
+                self._write(sock)
+            if self._stopping and not self._acknowledgements:
+                self._disconnect()
+            client.loop_misc()
+            if not self._accepted and time.monotonic() > answer_by:
+                self._end = f"no answer to CONNECT within {ANSWER_TIMEOUT_S:.0f} s"
+
+    def _flush(self, sock: BufferedSocket) -> bool:
+        try:
+            return sock.flush()
+        except OSError as error:
+            self._end = f"the connection broke ({error.strerror or error})"
+            return True
+
+    def _read(self) -> None:
+        client = self._client
+        for _ in range(_READ_BURST):
+            before = self._received
+            if client.loop_read() or self._received == before:
+                return
+
+    def _write(self, sock: BufferedSocket) -> None:
+        client = self._client
+        if self._subscribe_due:
+            self._subscribe_due = False
+            options = SubscribeOptions(qos=1, retainHandling=_SEND_RETAINED_ONCE)
+            client.subscribe([(topic_filter, options) for topic_filter in self._filters])
+        while self._acknowledgements:
+            # The socket takes whole packets always, so these never fall into one of paho's.
+            sock.send(
+                b"".join(_PUBACK(packet_id) for packet_id in self._acknowledgements.popleft())
+            )
+
+    def _disconnect(self) -> None:
+        self._end = "stopped"
+        # paho closes the socket behind it, which sends what is left.
+        self._client.disconnect()
+
+    def _handle_connect(
+        self, _client: Client, _data: Any, flags: ConnectFlags, code: ReasonCode, _props: Any
+    ) -> None:
+        if code.is_failure:
+            self._end = mqtt_failures.refused(code.getName(), self._settings)
+            return
+        self._accepted = True
+        self._on_connected(flags.session_present)
+
+    def _handle_disconnect(
+        self, _client: Client, _data: Any, flags: DisconnectFlags, code: ReasonCode, _props: Any
+    ) -> None:
+        if self._end is not None:
+            return
+        name = code.getName()
+        if flags.is_disconnect_packet_from_server:
+            self._end = mqtt_failures.refused(name, self._settings)
+        elif self._accepted:
+            self._end = f"the connection broke ({name})"
+        else:
+            self._end = mqtt_failures.closed_early(self._settings, name)
+
+    def _handle_message(self, message: Message) -> None:
+        self._received += 1
+        self._on_message(message)
+
+    def _handle_subscribe(
+        self, _client: Client, _data: Any, _mid: int, codes: list[ReasonCode], _props: Any
+    ) -> None:
+        for topic_filter, code in zip(self._filters, codes, strict=False):
+            if code.is_failure:
+                self._on_refused(topic_filter, code.getName())
+            elif code.value == 0:
+                self._on_refused(topic_filter, "granted without acknowledgement (QoS 0) only")
+
+
+def _tls_context(tls: MqttTls) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=tls.ca_file)
+    if tls.cert_file is not None:
+        context.load_cert_chain(tls.cert_file, tls.key_file)
+    if not tls.verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context

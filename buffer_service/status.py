@@ -1,0 +1,139 @@
+"""What the buffer says of itself: counts by line and source, written for `iiot status`."""
+
+import json
+import logging
+import os
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from iiot_platform.core.capture_log import Record
+from iiot_platform.core.clock import now_ms
+
+if TYPE_CHECKING:
+    from buffer_service.delivery import Source
+
+logger = logging.getLogger(__name__)
+
+STATUS_FILE: Final = "status.json"
+DEVICES_LIMIT: Final = 1_000
+_RATE_WINDOW_S: Final = 10.0
+
+
+class LineStatistics:
+    """Counts of one line since the start."""
+
+    def __init__(self, captured: int) -> None:
+        self.captured = captured
+        self.dropped = 0
+        self.last_received_ms: int | None = None
+        self.devices: dict[str, int] = {}
+        """Topic to last receive time in ms, the longest silent first."""
+        self._history: deque[tuple[float, int]] = deque([(time.monotonic(), captured)])
+
+    def took(self, records: Sequence[Record]) -> None:
+        """Count committed records."""
+        self.captured += len(records)
+        self.last_received_ms = records[-1].received_ts // 1_000
+        devices = self.devices
+        for topic, received in {r.topic: r.received_ts for r in records}.items():
+            devices.pop(topic, None)
+            devices[topic] = received // 1_000
+        for topic in list(devices)[: len(devices) - DEVICES_LIMIT]:
+            del devices[topic]
+
+    def rate_per_s(self) -> float:
+        """Messages per second over the last ten seconds or so."""
+        now = time.monotonic()
+        self._history.append((now, self.captured))
+        while len(self._history) > 2 and now - self._history[1][0] > _RATE_WINDOW_S:  # noqa: PLR2004 - the ends of the window stay
+            self._history.popleft()
+        then, before = self._history[0]
+        return (self.captured - before) / (now - then) if now > then else 0.0
+
+
+class Durations:
+    """Count, total, last and longest of something that is done again and again."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.total_s = 0.0
+        self.last_s = 0.0
+        self.longest_s = 0.0
+
+    def add(self, seconds: float) -> None:
+        """Count one more."""
+        self.count += 1
+        self.total_s += seconds
+        self.last_s = seconds
+        self.longest_s = max(self.longest_s, seconds)
+
+    def report(self) -> dict[str, float]:
+        """As numbers for the status file."""
+        mean = self.total_s / self.count if self.count else 0.0
+        return {
+            "count": self.count,
+            "mean_s": round(mean, 6),
+            "last_s": round(self.last_s, 6),
+            "longest_s": round(self.longest_s, 6),
+        }
+
+
+class Statistics:
+    """Everything that the status file holds."""
+
+    def __init__(self, offsets: Mapping[str, int], lines: Sequence[str]) -> None:
+        self.lines = {line: LineStatistics(offsets.get(line, 0)) for line in lines}
+        self.commits = Durations()
+        self.seals = Durations()
+        self.storage_error = ""
+        self.missing_files: Sequence[str] = ()
+        self.hot_rows = 0
+        self._started_ms = now_ms()
+
+    def report(self, sources: "Sequence[Source]") -> dict[str, Any]:
+        """The status as JSON-ready values; times are Unix milliseconds."""
+        return {
+            "pid": os.getpid(),
+            "started_ms": self._started_ms,
+            "written_ms": now_ms(),
+            "storage_error": self.storage_error,
+            "missing_files": list(self.missing_files),
+            "hot_rows": self.hot_rows,
+            "commits": self.commits.report(),
+            "seals": self.seals.report(),
+            "sources": {
+                source.name: {
+                    "state": source.status.state,
+                    "reason": source.status.reason,
+                    "since_ms": source.status.since_ms,
+                    **source.status.counts,
+                }
+                for source in sources
+            },
+            "lines": {
+                name: {
+                    "captured": line.captured,
+                    "rate_per_s": round(line.rate_per_s(), 3),
+                    "redeliveries_dropped": line.dropped,
+                    "last_received_ms": line.last_received_ms,
+                    "devices": dict(line.devices),
+                }
+                for name, line in self.lines.items()
+            },
+        }
+
+
+def write_status(folder: Path, report: Mapping[str, Any]) -> bool:
+    """Replace the status file; False where the disk would not take it."""
+    target = folder / STATUS_FILE
+    temporary = folder / f"{STATUS_FILE}.tmp"
+    try:
+        temporary.write_text(json.dumps(report, indent=1))
+        temporary.replace(target)
+    except OSError as error:
+        logger.debug("%s: can not be written: %s", target, error)
+        return False
+    return True

@@ -1,10 +1,15 @@
 """The interface of every detector, and the factory that makes one from its settings."""
 
-from typing import Any, Protocol, TypeVar
+from collections.abc import Callable
+from typing import Any, Final, Protocol, TypeVar
 
-import msgspec
-
+from iiot_platform.analytics.batches import decode, encode
+from iiot_platform.analytics.cusum import Cusum, CusumState
+from iiot_platform.analytics.ewma import Ewma, EwmaState
+from iiot_platform.analytics.parity import Parity, ParityState, parity_defaults
+from iiot_platform.analytics.robust_z import RobustZ, RobustZState
 from iiot_platform.analytics.rows import Bools, DetectorRows, Floats, Ints, Quantity
+from iiot_platform.analytics.series import SeriesState
 from iiot_platform.analytics.zscore import ZScore, ZScoreState
 from iiot_platform.core.errors import AnalysisError
 from iiot_platform.core.parameters import DetectorParameters
@@ -19,7 +24,7 @@ __all__ = [
     "encode_state",
 ]
 
-State = ZScoreState
+State = SeriesState
 S = TypeVar("S")
 
 
@@ -44,16 +49,45 @@ class Detector(Protocol[S]):
         ...
 
 
+_DETECTORS: Final[dict[str, Callable[[DetectorParameters], Detector[Any]]]] = {
+    "zscore": ZScore,
+    "robust_z": RobustZ,
+    "cusum": Cusum,
+    "ewma": Ewma,
+}
+_STATES: Final[dict[str, type[State]]] = {
+    "zscore": ZScoreState,
+    "robust_z": RobustZState,
+    "cusum": CusumState,
+    "ewma": EwmaState,
+}
+
+
 def detector(
     parameters: DetectorParameters, *, quantity: Quantity = Quantity.SIGNAL
 ) -> Detector[Any]:
-    """The detector that the settings name."""
-    return ZScore(parameters)
+    """The detector that the settings name.
+
+    Args:
+        parameters: settings of the series.
+        quantity: what the series measures; parity mode alone rounds by it.
+
+    Raises:
+        AnalysisError: parity was asked of a detector that the older scripts did not have.
+    """
+    if not parameters.parity:
+        return _DETECTORS[parameters.detector](parameters)
+    if parameters.detector != "zscore":
+        raise AnalysisError(
+            f"parity reproduces older scripts, which had the z-score alone, not "
+            f"'{parameters.detector}'; set detector: zscore or parity: false"
+        )
+    return Parity(parity_defaults(parameters, quantity), quantity)
 
 
 def encode_state(state: State) -> bytes:
     """A state as MessagePack; equal states give equal bytes."""
-    return msgspec.msgpack.encode(state)
+    return encode(state)
 
 
 def decode_state(parameters: DetectorParameters, data: bytes) -> State:
@@ -62,7 +96,4 @@ def decode_state(parameters: DetectorParameters, data: bytes) -> State:
     Raises:
         AnalysisError: the bytes are damaged or belong to another detector than the settings name.
     """
-    try:
-        return msgspec.msgpack.decode(data, type=State)
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
-        raise AnalysisError(f"a detector's state can not be read: {error}") from error
+    return decode(data, ParityState if parameters.parity else _STATES[parameters.detector])

@@ -18,6 +18,9 @@ RELATIVE_FLOOR: Final = 1e-4
 ABSOLUTE_FLOOR: Final = 1e-12
 SMALLEST_FLOOR: Final = 1e-150
 """No given floor is taken below this, so that z stays finite."""
+MANY_WINDOWS: Final = 384
+"""From so many windows on it is faster to add them side by side."""
+CHUNK_VALUES: Final = 1 << 18
 
 
 class Floor(NamedTuple):
@@ -35,15 +38,44 @@ class Floor(NamedTuple):
             return cls(max(parameters.resolution / math.sqrt(12.0), SMALLEST_FLOOR), 0.0)
         return cls(ABSOLUTE_FLOOR, RELATIVE_FLOOR)
 
-    def apply(self, mean: float, std: float) -> float:
-        """The std, not below the floor."""
-        return max(std, self.absolute, self.relative * abs(mean))
+    def apply(self, location: Floats, scale: Floats) -> Floats:
+        """The scales, none below its floor."""
+        return np.maximum(scale, np.maximum(self.absolute, self.relative * np.abs(location)))
 
 
-def two_pass(window: Floats) -> tuple[float, float]:
-    """Mean and sample standard deviation (n - 1) of at least two values, oldest first."""
-    n = len(window)
-    mean = float(np.add.accumulate(window)[-1]) / n
-    deviation = window - mean
-    squares = float(np.add.accumulate(deviation * deviation)[-1])
-    return mean, math.sqrt(squares / (n - 1))
+def two_pass(windows: Floats) -> tuple[Floats, Floats]:
+    """Mean and sample standard deviation (n - 1) of each row, float64[rows, n], oldest first."""
+    if len(windows) >= MANY_WINDOWS:
+        return _across(windows)
+    chunk = max(CHUNK_VALUES // windows.shape[1], 1)
+    if len(windows) <= chunk:
+        return _along(windows)
+    parts = [_along(windows[row : row + chunk]) for row in range(0, len(windows), chunk)]
+    return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
+
+
+def _along(windows: Floats) -> tuple[Floats, Floats]:
+    """Each row added by itself; `accumulate` is the sum whose order numpy guarantees."""
+    n = windows.shape[1]
+    mean = np.add.accumulate(windows, axis=1)[:, -1] / n
+    deviation = windows - mean[:, None]
+    np.multiply(deviation, deviation, out=deviation)
+    squares = np.add.accumulate(deviation, axis=1, out=deviation)[:, -1]
+    return mean, np.sqrt(squares / (n - 1))
+
+
+def _across(windows: Floats) -> tuple[Floats, Floats]:
+    """All rows side by side, one column after the other: the same additions, many at once."""
+    n = windows.shape[1]
+    columns = windows.T
+    mean = columns[0].copy()
+    for column in columns[1:]:
+        mean += column
+    mean /= n
+    deviation = columns[0] - mean
+    squares = deviation * deviation
+    for column in columns[1:]:
+        np.subtract(column, mean, out=deviation)
+        np.multiply(deviation, deviation, out=deviation)
+        squares += deviation
+    return mean, np.sqrt(squares / (n - 1))

@@ -57,26 +57,6 @@ class DetectorRows(NamedTuple):
     status: Bytes
     alert: Int8s
 
-    @classmethod
-    def empty(cls, n: int) -> "DetectorRows":
-        """Rows of zeros, to be filled."""
-        return cls(
-            anomaly=np.zeros(n, np.int8),
-            anomaly_ratio=np.zeros(n),
-            model_avg=np.zeros(n),
-            model_std=np.zeros(n),
-            z_score=np.zeros(n),
-            z_score_thresh=np.zeros(n),
-            shift_event=np.zeros(n, np.int8),
-            off_reference=np.zeros(n, np.int8),
-            status=np.zeros(n, np.uint8),
-            alert=np.zeros(n, np.int8),
-        )
-
-    def part(self, start: int, stop: int) -> "DetectorRows":
-        """Views of the rows [start, stop)."""
-        return DetectorRows._make(column[start:stop] for column in self)
-
 
 def usable(x: Floats, good: Bools) -> Bools:
     """Where a value may be tested and learnt: Good, finite and of a possible magnitude."""

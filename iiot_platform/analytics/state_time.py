@@ -5,9 +5,9 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
+from iiot_platform.analytics.batches import require_equal_length
 from iiot_platform.analytics.rows import Bools, Ints
 from iiot_platform.core.clock import MS_PER_S
-from iiot_platform.core.errors import AnalysisError
 from iiot_platform.core.schema import SUMMARY_INTERVAL_MS
 
 
@@ -66,11 +66,7 @@ def time_in_state(
         AnalysisError: arrays of different lengths.
     """
     n = len(value)
-    if not len(ts) == len(good) == n:
-        raise AnalysisError(
-            f"a batch has {len(ts)} times, {n} states and {len(good)} qualities; "
-            "give one of each for every row"
-        )
+    require_equal_length("a state series", ts=ts, value=value, good=good)
     if n == 0:
         return _sums(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.bool_)), carry
     known = np.concatenate(([carry.value is not None], good[:-1])).astype(np.bool_)

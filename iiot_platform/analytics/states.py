@@ -5,9 +5,9 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
+from iiot_platform.analytics.batches import decode, encode, require_equal_length
 from iiot_platform.analytics.rows import Bools, Floats, Ints
 from iiot_platform.core.clock import MS_PER_S
-from iiot_platform.core.errors import AnalysisError
 
 
 class StateRows(NamedTuple):
@@ -52,11 +52,7 @@ def update(state: StateSeries, ts: Ints, value: Ints, good: Bools) -> tuple[Stat
         AnalysisError: arrays of different lengths.
     """
     n = len(value)
-    if not len(ts) == len(good) == n:
-        raise AnalysisError(
-            f"a batch has {len(ts)} times, {n} states and {len(good)} qualities; "
-            "give one of each for every row"
-        )
+    require_equal_length("a state series", ts=ts, value=value, good=good)
     previous = np.array(value, np.int64)
     duration_s = np.zeros(n)
     rows = np.flatnonzero(good)
@@ -84,7 +80,7 @@ def update(state: StateSeries, ts: Ints, value: Ints, good: Bools) -> tuple[Stat
 
 def encode_state(state: StateSeries) -> bytes:
     """The open state as MessagePack; equal states give equal bytes."""
-    return msgspec.msgpack.encode(state)
+    return encode(state)
 
 
 def decode_state(data: bytes) -> StateSeries:
@@ -93,7 +89,4 @@ def decode_state(data: bytes) -> StateSeries:
     Raises:
         AnalysisError: the bytes are damaged or of another kind of state.
     """
-    try:
-        return msgspec.msgpack.decode(data, type=StateSeries)
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
-        raise AnalysisError(f"the open state of a series can not be read: {error}") from error
+    return decode(data, StateSeries)

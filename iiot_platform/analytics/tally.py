@@ -21,18 +21,28 @@ class Tally(msgspec.Struct, frozen=True):
 
 
 def ratios(flags: bytes, anomaly: Int8s, tested: Bools, rate_window: int) -> tuple[Floats, bytes]:
-    """Share of anomalies in the last `rate_window` flags at each row, and the flags kept.
+    """Share of anomalies in the last `rate_window` flags, and the flags kept.
 
-    Only tested rows carry a flag; the share is taken over the flags present and is 0 where
+    Only tested values carry a flag; the share is taken over the flags present and is 0 where
     there are none. Counts are integers, so that the cut of batches can not show.
+
+    Args:
+        flags: the flags before the first value.
+        anomaly: int8[n].
+        tested: bool[n].
+        rate_window: flags that a share is taken over.
+
+    Returns:
+        float64[n + 1], the share before the first value and behind each; the flags kept.
     """
     before = np.frombuffer(flags[-rate_window:], np.uint8)
-    every = np.concatenate((before, anomaly[tested].astype(np.uint8)))
+    every = np.concatenate((before, anomaly[tested].view(np.uint8)))
     count = np.concatenate(([0], np.cumsum(every, dtype=np.int64)))
-    last = len(before) + np.cumsum(tested, dtype=np.int64)
-    first = np.maximum(last - rate_window, 0)
-    share = (count[last] - count[first]) / np.maximum(last - first, 1)
-    return share, every[-rate_window:].tobytes()
+    recent = count.copy()
+    recent[rate_window:] -= count[:-rate_window]
+    share = recent / np.clip(np.arange(len(count)), 1, rate_window)
+    behind = np.concatenate(([0], np.cumsum(tested, dtype=np.int64)))
+    return share[len(before) + behind], every[-rate_window:].tobytes()
 
 
 def alerts(anomaly: Int8s, remaining: int, refractory: int) -> tuple[Int8s, int]:

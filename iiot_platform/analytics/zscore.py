@@ -1,91 +1,79 @@
-"""The z-score of a value against a moving window of accepted values."""
+"""The z-score of a value against the mean and standard deviation of a moving window."""
 
+import sys
 from dataclasses import dataclass
+from typing import Final, Literal
 
 import msgspec
 import numpy as np
 
 from iiot_platform.analytics.moments import Floor, two_pass
-from iiot_platform.analytics.rows import Bools, DetectorRows, Floats, Ints, bytes_of, floats_of
-from iiot_platform.analytics.segments import by_acknowledgement
-from iiot_platform.analytics.tally import Tally
-from iiot_platform.core.parameters import DetectorParameters
-from iiot_platform.core.quality import Status
+from iiot_platform.analytics.moving_window import MovingWindow
+from iiot_platform.analytics.rows import Floats, bytes_of, floats_of
+from iiot_platform.analytics.series import Scan, SeriesState
+
+Engine = Literal["auto", "plain", "compiled"]
+_KERNEL: Final = "iiot_platform.analytics.zscore_kernel"
+WORTH_IMPORTING: Final = 1_000_000_000
+"""Values x window from which a batch repays importing and compiling the kernel (about 2 s)."""
+WORTH_CALLING: Final = 200_000
+"""The same where the process has imported it already."""
 
 
-class ZScoreState(msgspec.Struct, frozen=True, tag="zscore"):
-    """What influences later rows of a z-score series.
-
-    Attributes:
-        size: window length that the state was made for.
-        window: accepted values, oldest first, float64 bytes.
-        streak: consecutive anomalies so far.
-        reference: mean and std of the first full window since start or acknowledgement.
-        off_reference: latched from a shift away from the reference to its acknowledgement.
-        tally: flags given so far.
-    """
-
-    size: int
-    window: bytes = b""
-    streak: int = 0
-    reference: tuple[float, float] | None = None
-    off_reference: bool = False
-    tally: Tally = Tally()
+class ZScoreState(SeriesState, frozen=True, tag="zscore"):
+    """What influences later rows of a z-score series."""
 
 
 @dataclass(frozen=True)
-class ZScore:
-    """z = (x - mean) / std of the window; an anomaly where |z| > threshold."""
+class ZScore(MovingWindow[ZScoreState]):
+    """z = (x - mean) / std of the window, std with n - 1; see `MovingWindow`.
 
-    parameters: DetectorParameters
+    Attributes:
+        engine: `plain` numpy or the `compiled` kernel, equal to the last bit; `auto` takes the
+            kernel for batches that are large enough to repay it.
+    """
 
-    def init(self, parameters: DetectorParameters) -> ZScoreState:
-        """The state before the first value."""
-        return ZScoreState(size=parameters.window)
+    engine: Engine = "auto"
 
-    def update(
-        self, state: ZScoreState, ts: Ints, x: Floats, good: Bools
-    ) -> tuple[DetectorRows, ZScoreState]:
-        """The rows of values in time order, and the state behind them."""
-        return by_acknowledgement(self.parameters, state, ts, x, good, self._scan)
+    def fresh(self, size: int) -> ZScoreState:
+        """The state before the first value, for a window of `size`."""
+        return ZScoreState(size=size)
 
-    def _scan(
-        self, state: ZScoreState, x: Floats, accepted: Bools, rows: DetectorRows
-    ) -> ZScoreState:
+    def estimate(self, windows: Floats) -> tuple[Floats, Floats]:
+        """Mean and sample standard deviation of each window."""
+        return two_pass(windows)
+
+    def scan(self, state: ZScoreState, values: Floats) -> tuple[Scan, ZScoreState]:
+        """Test accepted values in order; see `MovingWindow`."""
+        if self._takes_kernel(len(values)):
+            return self._scan_compiled(state, values)
+        return super().scan(state, values)
+
+    def _takes_kernel(self, n: int) -> bool:
+        if self.engine != "auto":
+            return self.engine == "compiled"
+        worth = WORTH_CALLING if _KERNEL in sys.modules else WORTH_IMPORTING
+        return n * self.parameters.window >= worth
+
+    def _scan_compiled(self, state: ZScoreState, values: Floats) -> tuple[Scan, ZScoreState]:
+        from iiot_platform.analytics import zscore_kernel as kernel  # noqa: PLC0415 - see there
+
         parameters, floor = self.parameters, Floor.of(self.parameters)
-        window = list(floats_of(state.window))
-        streak, reference, off = state.streak, state.reference, state.off_reference
-        for row, value in enumerate(x.tolist()):
-            full = len(window) == parameters.window
-            if full:
-                mean, std = two_pass(np.array(window))
-                std = floor.apply(mean, std)
-                rows.model_avg[row], rows.model_std[row] = mean, std
-            if not accepted[row]:
-                rows.status[row] = Status.BAD_QUALITY
-            elif not full:
-                rows.status[row] = Status.WARMING
-                window.append(value)
-            else:
-                reference = reference or (mean, std)
-                z = (value - mean) / std
-                rows.z_score[row] = z
-                if abs(z) > parameters.threshold:
-                    rows.anomaly[row] = 1
-                    streak += 1
-                    if streak == parameters.relearn_after:
-                        rows.status[row] = Status.RELEARNED
-                        rows.shift_event[row] = 1
-                        off = off or abs(value - reference[0]) > parameters.threshold * reference[1]
-                        window, streak = [], 0
-                else:
-                    streak = 0
-                    window = [*window[1:], value]
-            rows.off_reference[row] = off
-        return msgspec.structs.replace(
+        past = floats_of(state.window)
+        kept = np.zeros(len(past) + len(values) + kernel.LANES)
+        kept[: len(past)] = past
+        known, reference = state.reference is not None, state.reference or (0.0, 0.0)
+        before = kernel.Memory(0, len(past), state.streak, known, *reference, state.off_reference)
+        settings = kernel.Settings(
+            parameters.window, parameters.threshold, *floor, parameters.relearn_after
+        )
+        out = Scan.empty(len(values))
+        after = kernel.scan(np.ascontiguousarray(values), kept, before, settings, out)
+        reference = (after.reference_mean, after.reference_std)
+        return out, msgspec.structs.replace(
             state,
-            window=bytes_of(window),
-            streak=streak,
-            reference=reference,
-            off_reference=off,
+            window=bytes_of(kept[after.start : after.stop]),
+            streak=after.streak,
+            reference=reference if after.has_reference else None,
+            off_reference=after.off_reference,
         )

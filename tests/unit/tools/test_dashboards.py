@@ -1,0 +1,65 @@
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from iiot_platform.core import schema
+from tests.reference.grafana_queries import panel_queries, variable_queries
+from tools.dashboards.__main__ import FOLDER, outdated, rendered
+from tools.dashboards.influxql import DATASOURCE_UID, Source
+
+PROVISIONING = FOLDER.parent / "provisioning"
+
+
+def test_the_committed_dashboards_are_those_of_their_source() -> None:
+    assert outdated() == [], "run: python -m tools.dashboards"
+
+
+def test_a_changed_a_missing_and_a_foreign_file_are_found(tmp_path: Path) -> None:
+    assert outdated(tmp_path) == sorted(rendered())
+    for name, text in rendered().items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    assert outdated(tmp_path) == []
+    (tmp_path / "signals.json").write_text("{}", encoding="utf-8")
+    (tmp_path / "old.json").write_text("{}", encoding="utf-8")
+    assert outdated(tmp_path) == ["old.json", "signals.json"]
+
+
+def test_a_name_that_is_not_declared_can_not_be_written() -> None:
+    source = Source(schema.SIGNAL_ANOMALIES)
+    with pytest.raises(KeyError, match="has no column 'valeu'"):
+        source.name("valeu")
+    with pytest.raises(ValueError, match="'ts' of table 'signal_anomalies' is time"):
+        source.name("ts")
+
+
+@pytest.mark.parametrize("name", sorted(rendered()))
+def test_queries_run_on_every_version_of_influxdb(name: str) -> None:
+    board = json.loads(rendered()[name])
+    assert board["schemaVersion"] == 42
+    queries = [*panel_queries(board), *(query for _, query in variable_queries(board))]
+    assert len(queries) > 3
+    measurements = {table.measurement for table in schema.measured()}
+    for query in queries:
+        assert query.text.count("$timeFilter") == 1, query.where
+        source = query.text.split(" FROM ")[1].split()[0]
+        assert source.strip('"') in measurements, query.where
+
+
+@pytest.mark.parametrize("name", sorted(rendered()))
+def test_dashboards_use_the_provisioned_data_source(name: str) -> None:
+    file = PROVISIONING / "datasources" / "influxdb.yaml"
+    (source,) = yaml.safe_load(file.read_text(encoding="utf-8"))["datasources"]
+    assert source["uid"] == DATASOURCE_UID
+    assert source["secureJsonData"] == {"httpHeaderValue1": "Token $INFLUX_TOKEN"}
+    board = json.loads(rendered()[name])
+    targets = [target for panel in board["panels"] for target in panel["targets"]]
+    assert {target["datasource"]["uid"] for target in targets} == {DATASOURCE_UID}
+
+
+def test_the_run_links_to_dagster() -> None:
+    board = json.loads(rendered()["signals.json"])
+    text = json.dumps(board["panels"])
+    assert "${dagster_url:raw}/runs/${__value.raw}" in text
+    assert "dagster_url" in {variable["name"] for variable in board["templating"]["list"]}

@@ -1,0 +1,128 @@
+"""What the assets are, in words and columns, from the one declaration of the tables."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from dagster import (
+    AssetCheckSpec,
+    AssetSpec,
+    TableColumn,
+    TableColumnConstraints,
+    TableMetadataSet,
+    TableSchema,
+)
+
+from iiot_platform.core.schema import Column, Table
+from iiot_platform.orchestration.naming import ASSET_TABLES, LINE_TAG, LineNames
+
+
+def raw_spec(names: LineNames, *, kind: str) -> AssetSpec:
+    """The capture log of a line, which the buffer writes and Dagster only observes."""
+    return AssetSpec(
+        names.raw,
+        description="Every message of the line as it came, in the order of its offsets.",
+        group_name=names.safe,
+        kinds={kind, "parquet"},
+        metadata={"line": names.line},
+        tags={LINE_TAG: names.safe},
+    )
+
+
+def table_specs(names: LineNames) -> list[AssetSpec]:
+    """The tables of a line."""
+    return [
+        AssetSpec(
+            names.table(table.name),
+            deps=[names.raw],
+            # a run that materializes some of them is a whole run
+            skippable=True,
+            description=description(table),
+            group_name=names.safe,
+            kinds={"python", "parquet"},
+            metadata={
+                **TableMetadataSet(column_schema=column_schema(table)),
+                "line": names.line,
+                "title": table.title,
+                **({"measurement": table.measurement} if table.measurement else {}),
+            },
+            tags={LINE_TAG: names.safe},
+        )
+        for table in ASSET_TABLES.values()
+    ]
+
+
+def influxdb_spec(names: LineNames) -> AssetSpec:
+    """The line's rows in InfluxDB: a view of its tables that can be rebuilt."""
+    measured = [table for table in ASSET_TABLES.values() if table.measurement is not None]
+    listed = "\n".join(f"- `{table.measurement}`: {table.title}" for table in measured)
+    return AssetSpec(
+        names.influxdb,
+        deps=[names.table(table.name) for table in measured],
+        description=f"The line's measurements in InfluxDB.\n\n{listed}",
+        group_name=names.safe,
+        kinds={"influxdb"},
+        metadata={"line": names.line},
+        tags={LINE_TAG: names.safe},
+    )
+
+
+def table_checks(names: LineNames) -> list[AssetCheckSpec]:
+    """What is checked of every hour."""
+    return [
+        AssetCheckSpec(
+            names.completeness.name,
+            asset=names.completeness.asset_key,
+            description="The log has every offset that the hour was computed from.",
+        ),
+        AssetCheckSpec(
+            names.freshness.name,
+            asset=names.freshness.asset_key,
+            description="No sealed message waits for long to be computed.",
+        ),
+    ]
+
+
+def influxdb_checks(names: LineNames) -> list[AssetCheckSpec]:
+    """What is checked of the database."""
+    return [
+        AssetCheckSpec(
+            names.delivery.name,
+            asset=names.influxdb,
+            description="The database takes what it is given, without refusals or failures.",
+        )
+    ]
+
+
+def description(table: Table) -> str:
+    """A table's purpose and its columns with their units, in Markdown."""
+    rows = "\n".join(
+        f"| `{column.name}` | {column.unit} | {column.description} |" for column in table.columns
+    )
+    return f"{table.description}\n\n| column | unit | meaning |\n|---|---|---|\n{rows}"
+
+
+def column_schema(table: Table) -> TableSchema:
+    """The columns as Dagster shows them."""
+    return TableSchema(columns=[_column(column) for column in table.columns])
+
+
+def _column(column: Column) -> TableColumn:
+    return TableColumn(
+        column.name,
+        type=str(column.type),
+        description=f"{column.description} [{column.unit}]" if column.unit else column.description,
+        constraints=TableColumnConstraints(nullable=column.nullable),
+        tags={"role": column.role},
+    )
+
+
+def tested(tables: Iterable[Table]) -> frozenset[str]:
+    """The names of the tables whose rows carry a verdict."""
+    return frozenset(
+        table.name
+        for table in tables
+        if any(column.name.endswith("anomaly") for column in table.columns)
+    )
+
+
+Metadata = dict[str, Any]

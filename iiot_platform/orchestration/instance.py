@@ -1,0 +1,58 @@
+"""Dagster's instance folder and its configuration."""
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Final
+
+from iiot_platform.core.errors import ConfigError
+from iiot_platform.core.paths import Home
+
+LOCATION: Final = "iiot"
+"""Name of the code location; the state of sensors hangs on it."""
+
+CONFIG_FOLDER: Final = Path(__file__).resolve().parents[2] / "dagster_home"
+
+
+class InstanceConfigError(ConfigError):
+    """The instance's configuration is not where it should be."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            f"'{path}' does not exist; run from a checkout of the repository, or give the folder"
+            " that holds dagster.yaml"
+        )
+
+
+def prepare_instance(home: Home, *, config: Path = CONFIG_FOLDER) -> Path:
+    """Make the instance folder, with the current configuration; returns the folder.
+
+    The copy of `dagster.yaml` in the folder is replaced whenever it differs.
+
+    Raises:
+        InstanceConfigError: `config` holds no `dagster.yaml`.
+    """
+    source = config / "dagster.yaml"
+    if not source.is_file():
+        raise InstanceConfigError(source)
+    home.dagster.mkdir(parents=True, exist_ok=True)
+    _put(home.dagster / source.name, source.read_text(encoding="utf-8"))
+    return home.dagster
+
+
+def write_workspace(home: Home, grpc_port: int) -> Path:
+    """A workspace whose code server listens on a port of this machine."""
+    path = home.dagster / "workspace.yaml"
+    server = f"{{host: 127.0.0.1, port: {grpc_port}, location_name: {LOCATION}}}"
+    _put(path, f"load_from:\n  - grpc_server: {server}\n")
+    return path
+
+
+def _put(path: Path, text: str) -> None:
+    """Writes a file whole or not at all: running processes read it."""
+    if path.is_file() and path.read_text(encoding="utf-8") == text:
+        return
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+    Path(name).replace(path)

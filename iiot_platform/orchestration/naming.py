@@ -1,0 +1,124 @@
+"""What lines are called in Dagster, whose names are letters, digits and underscores."""
+
+import hashlib
+import keyword
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from dagster import AssetCheckKey, AssetKey
+
+from iiot_platform.core.errors import ConfigError
+from iiot_platform.core.schema import ACTIVITY, READINGS, TABLES, Table
+
+ASSET_TABLES: Final[dict[str, Table]] = {
+    name: table for name, table in TABLES.items() if name != ACTIVITY.name
+}
+"""The tables that are assets; the others are the platform's own bookkeeping."""
+
+LINE_TAG: Final = "iiot/line"
+KIND_TAG: Final = "iiot/kind"
+LO_TAG: Final = "iiot/lo"
+HI_TAG: Final = "iiot/hi"
+HOUR_TAG: Final = "iiot/hour"
+ATTEMPT_TAG: Final = "iiot/attempt"
+LIVE: Final = "live"
+RERUN: Final = "rerun"
+
+COMPLETENESS: Final = "completeness"
+FRESHNESS: Final = "freshness"
+DELIVERY: Final = "delivery"
+
+_VALID = re.compile(r"[A-Za-z0-9_]{1,80}")
+_INVALID = re.compile(r"[^A-Za-z0-9_]+")
+_RESERVED = frozenset(
+    "context conf config meta arg_dict dict input_arg_dict output_arg_dict int str float bool input"
+    " output type default".split()
+) | frozenset(keyword.kwlist)
+_KEPT = 60
+
+
+class NameClashError(ConfigError):
+    """Two lines would have one name in Dagster."""
+
+    def __init__(self, first: str, second: str, name: str) -> None:
+        super().__init__(
+            f"lines '{first}' and '{second}' are both called '{name}' in Dagster; rename one"
+        )
+
+
+def dagster_name(line: str) -> str:
+    """The valid name of a line: itself where that is valid, else its letters and a hash."""
+    if _VALID.fullmatch(line) and line not in _RESERVED:
+        return line
+    digest = hashlib.blake2b(line.encode("utf-8", "surrogatepass"), digest_size=4).hexdigest()
+    kept = _INVALID.sub("_", line).strip("_")[:_KEPT]
+    return f"{kept}_{digest}" if kept else f"line_{digest}"
+
+
+@dataclass(frozen=True)
+class LineNames:
+    """Everything that is named after one line.
+
+    Attributes:
+        line: the line's own name.
+        safe: its name in Dagster.
+    """
+
+    line: str
+    safe: str
+
+    @property
+    def raw(self) -> AssetKey:
+        """Key of the capture log."""
+        return AssetKey([self.safe, "raw"])
+
+    @property
+    def influxdb(self) -> AssetKey:
+        """Key of the line's rows in InfluxDB."""
+        return AssetKey([self.safe, "influxdb"])
+
+    def table(self, table: str) -> AssetKey:
+        """Key of a table."""
+        return AssetKey([self.safe, table])
+
+    @property
+    def completeness(self) -> AssetCheckKey:
+        """Check that every offset is there."""
+        return AssetCheckKey(self.table(READINGS.name), COMPLETENESS)
+
+    @property
+    def freshness(self) -> AssetCheckKey:
+        """Check that nothing waits for long."""
+        return AssetCheckKey(self.table(READINGS.name), FRESHNESS)
+
+    @property
+    def delivery(self) -> AssetCheckKey:
+        """Check that the database takes what it is given."""
+        return AssetCheckKey(self.influxdb, DELIVERY)
+
+    @property
+    def live_job(self) -> str:
+        """Job that takes the next micro-batch."""
+        return f"live_{self.safe}"
+
+    @property
+    def rerun_job(self) -> str:
+        """Job that computes a dirty hour again."""
+        return f"rerun_{self.safe}"
+
+
+def line_names(lines: Iterable[str]) -> tuple[LineNames, ...]:
+    """The names of each line.
+
+    Raises:
+        NameClashError: two lines would share a name.
+    """
+    names: dict[str, LineNames] = {}
+    for line in lines:
+        safe = dagster_name(line)
+        if safe in names:
+            raise NameClashError(names[safe].line, line, safe)
+        names[safe] = LineNames(line, safe)
+    return tuple(names.values())

@@ -72,3 +72,8 @@ class Memory:
         attempt = last.attempt + 1 if last is not None and last.state == state else 1
         self.asked[work] = Asked(state, attempt, now_ms)
         return attempt
+
+    def forget(self, prefix: str, *, keep: set[str]) -> None:
+        """Forgets the work whose name starts with `prefix`, apart from what to keep."""
+        for work in [w for w in self.asked if w.startswith(prefix) and w not in keep]:
+            del self.asked[work]

@@ -8,9 +8,9 @@ from dagster import (
     AssetSpec,
     TableColumn,
     TableColumnConstraints,
-    TableMetadataSet,
     TableSchema,
 )
+from dagster._core.definitions.metadata import TableMetadataSet
 
 from iiot_platform.core.schema import Column, Table
 from iiot_platform.orchestration.naming import ASSET_TABLES, LINE_TAG, LineNames

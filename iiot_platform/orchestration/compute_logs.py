@@ -3,12 +3,11 @@
 Dagster's own local manager mirrors output too, with four helper processes for every step.
 """
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
-
-import sys
 
 from dagster import StringSource
 from dagster._core.execution.compute_logs import redirect_to_file

@@ -32,10 +32,11 @@ DELIVERY: Final = "delivery"
 
 _VALID = re.compile(r"[A-Za-z0-9_]{1,80}")
 _INVALID = re.compile(r"[^A-Za-z0-9_]+")
-_RESERVED = frozenset(
-    "context conf config meta arg_dict dict input_arg_dict output_arg_dict int str float bool input"
-    " output type default".split()
-) | frozenset(keyword.kwlist)
+_RESERVED = {
+    *("context", "conf", "config", "meta", "arg_dict", "dict", "input_arg_dict"),
+    *("output_arg_dict", "int", "str", "float", "bool", "input", "output", "type", "default"),
+    *keyword.kwlist,
+}
 _KEPT = 60
 
 

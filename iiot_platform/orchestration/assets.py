@@ -1,0 +1,166 @@
+"""The assets and jobs of one line, from one factory."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from dagster import (
+    AssetExecutionContext,
+    AssetsDefinition,
+    AssetSpec,
+    BackfillPolicy,
+    JobDefinition,
+    OpExecutionContext,
+    in_process_executor,
+    job,
+    multi_asset,
+    op,
+)
+
+from iiot_platform.core.clock import hour_from_key, partition_key
+from iiot_platform.core.errors import PlatformError
+from iiot_platform.orchestration import catalog
+from iiot_platform.orchestration.events import Reporter
+from iiot_platform.orchestration.installation import Installation
+from iiot_platform.orchestration.naming import HOUR_TAG, KIND_TAG, LINE_TAG, LIVE, RERUN
+from iiot_platform.orchestration.runs import RERUN_DRAIN_S, LineRuns
+
+_MAX_RUNTIME_TAG: Final = "dagster/max_runtime"
+_LIVE_MAX_S: Final = 600
+_RERUN_MAX_S: Final = 7_200
+
+
+class NoPartitionError(PlatformError):
+    """Tables were to be materialized without an hour."""
+
+    def __init__(self, line: str) -> None:
+        super().__init__(f"line '{line}': tables are materialized by the hour; choose partitions")
+
+
+class DeliveryError(PlatformError):
+    """The database did not take everything."""
+
+    def __init__(self, line: str, remaining: int, error: str | None) -> None:
+        reason = error or "the time was up; materialize again to go on"
+        super().__init__(f"line '{line}': {remaining} entries are left: {reason}")
+
+
+@dataclass(frozen=True)
+class LineDefinitions:
+    """What one line brings.
+
+    Attributes:
+        assets: the log, the tables and the database.
+        live_job: takes the next micro-batch.
+        rerun_job: computes a dirty hour again.
+    """
+
+    assets: tuple[AssetsDefinition | AssetSpec, ...]
+    live_job: JobDefinition
+    rerun_job: JobDefinition
+
+
+def line_definitions(installation: Installation, reporter: Reporter) -> LineDefinitions:
+    """The assets and jobs of the reporter's line."""
+    runs = LineRuns(installation, reporter)
+    source = installation.plant.source_of(runs.names.line)
+    assets: list[AssetsDefinition | AssetSpec] = [
+        catalog.raw_spec(runs.names, kind=source.kind),
+        _tables(runs),
+    ]
+    if installation.has_delivery:
+        assets.append(_influxdb(runs))
+    return LineDefinitions(tuple(assets), _live_job(runs), _rerun_job(runs))
+
+
+def _tables(runs: LineRuns) -> AssetsDefinition:
+    names = runs.names
+
+    @multi_asset(
+        name=f"tables_{names.safe}",
+        specs=catalog.table_specs(names),
+        check_specs=catalog.table_checks(names),
+        partitions_def=runs.reporter.hours,
+        backfill_policy=BackfillPolicy.single_run(),
+        can_subset=True,
+        op_tags={LINE_TAG: names.line},
+    )
+    def tables(context: AssetExecutionContext) -> Iterator[Any]:
+        if not (context.has_partition_key or context.has_partition_key_range):
+            raise NoPartitionError(names.line)  # Dagster itself does not refuse
+        runs.compute_hours(
+            context,
+            context.partition_keys,
+            [key.path[-1] for key in context.selected_asset_keys],
+            context.selected_asset_check_keys,
+        )
+        # a generator without results: an output would be one more event for every partition
+        yield from ()
+
+    return tables
+
+
+def _influxdb(runs: LineRuns) -> AssetsDefinition:
+    names = runs.names
+
+    @multi_asset(
+        name=f"influxdb_{names.safe}",
+        specs=[catalog.influxdb_spec(names).replace_attributes(skippable=True)],
+        check_specs=catalog.influxdb_checks(names),
+        can_subset=True,
+        op_tags={LINE_TAG: names.line},
+    )
+    def influxdb(context: AssetExecutionContext) -> Iterator[Any]:
+        report = runs.deliver(context, RERUN_DRAIN_S, asked=True)
+        if report is not None and (report.error is not None or report.remaining):
+            raise DeliveryError(names.line, report.remaining, report.error)
+        yield from ()
+
+    return influxdb
+
+
+def _live_job(runs: LineRuns) -> JobDefinition:
+    names = runs.names
+
+    # no outputs: one would be pickled and told as two more events; nor is the function annotated,
+    # since Dagster would take the annotation for an output
+    @op(name=f"{names.live_job}_batch", out={}, description="Takes what is sealed in the log.")
+    def batch(context: OpExecutionContext):  # type: ignore[no-untyped-def] # noqa: ANN202 - not an output
+        runs.take_batch(context)
+
+    @job(
+        name=names.live_job,
+        description=f"The next micro-batch of line '{names.line}', and the database after it.",
+        executor_def=in_process_executor,
+        tags={LINE_TAG: names.line, KIND_TAG: LIVE, _MAX_RUNTIME_TAG: str(_LIVE_MAX_S)},
+    )
+    def live() -> None:
+        batch()
+
+    return live
+
+
+def _rerun_job(runs: LineRuns) -> JobDefinition:
+    names = runs.names
+
+    @op(name=f"{names.rerun_job}_hour", out={}, description="Computes one dirty hour whole.")
+    def hour(context: OpExecutionContext):  # type: ignore[no-untyped-def] # noqa: ANN202 - not an output
+        asked = context.run.tags.get(HOUR_TAG)
+        dirty = runs.engine.dirty_hours(names.line)
+        chosen = hour_from_key(asked) if asked else next(iter(dirty), None)
+        if chosen is None or chosen not in dirty:
+            context.log.info("line '%s': nothing is dirty", names.line)
+            context.log.info("line '%s': hour %s again", names.line, partition_key(chosen))
+        runs.compute_hour(context, chosen, kind="rerun")
+        runs.deliver(context, RERUN_DRAIN_S)
+
+    @job(
+        name=names.rerun_job,
+        description=f"One hour of line '{names.line}' that late data has made out of date.",
+        executor_def=in_process_executor,
+        tags={LINE_TAG: names.line, KIND_TAG: RERUN, _MAX_RUNTIME_TAG: str(_RERUN_MAX_S)},
+    )
+    def rerun() -> None:
+        hour()
+
+    return rerun

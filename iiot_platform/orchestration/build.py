@@ -1,0 +1,56 @@
+"""The composition root: everything that Dagster shows, from settings and a plant."""
+
+from collections.abc import Callable
+from datetime import datetime
+
+from dagster import Definitions, in_process_executor
+
+from iiot_platform.config.plant import Plant
+from iiot_platform.config.settings import Settings
+from iiot_platform.core.clock import now_ms
+from iiot_platform.engine.engine import Engine
+from iiot_platform.orchestration.assets import line_definitions
+from iiot_platform.orchestration.events import Reporter
+from iiot_platform.orchestration.installation import Delivery, Installation
+from iiot_platform.orchestration.naming import line_names
+from iiot_platform.orchestration.partitions import START, hourly
+from iiot_platform.orchestration.sensors import new_data_sensor
+
+
+def build_definitions(
+    settings: Settings,
+    plant: Plant,
+    *,
+    delivery: Callable[[Engine], Delivery] | None = None,
+    clock: Callable[[], int] = now_ms,
+    start: datetime = START,
+) -> Definitions:
+    """The only wiring; opens no file and no connection.
+
+    Args:
+        settings: where state lives and which servers there are.
+        plant: the plant file.
+        delivery: makes the delivery to the database; default: InfluxDB where it is configured.
+        clock: Unix milliseconds.
+        start: first hour that is a partition.
+
+    Raises:
+        NameClashError: two lines would have one name in Dagster.
+    """
+    if delivery is None and settings.influx is not None:
+        # the client takes long to import, which every run would pay for
+        from iiot_platform.orchestration.delivery import influx_delivery  # noqa: PLC0415
+
+        delivery = influx_delivery(settings.influx)
+    installation = Installation(settings, plant, delivery=delivery, clock=clock)
+    hours = hourly(start)
+    lines = line_names(plant.line_names)
+    parts = [line_definitions(installation, Reporter(names, hours)) for names in lines]
+    jobs = [job for part in parts for job in (part.live_job, part.rerun_job)]
+    return Definitions(
+        assets=[asset for part in parts for asset in part.assets],
+        jobs=jobs,
+        sensors=[new_data_sensor(installation, lines, jobs)],
+        # the default executor starts a process for every step of a backfill
+        executor=in_process_executor,
+    )

@@ -1,0 +1,84 @@
+"""What is checked of a line's tables, from the log and the ledger."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from iiot_platform.core.clock import MS_PER_S
+from iiot_platform.engine.engine import Engine
+
+_US_PER_MS: Final = 1_000
+_FRESH_INTERVALS: Final = 12
+_FRESH_AT_LEAST_S: Final = 60.0
+
+
+@dataclass(frozen=True)
+class Completeness:
+    """Which offsets the log should have and has not.
+
+    Attributes:
+        offsets: how many were looked for.
+        missing: half-open intervals that no segment holds.
+    """
+
+    offsets: int
+    missing: tuple[tuple[int, int], ...]
+
+    @property
+    def passed(self) -> bool:
+        """True where every offset is there."""
+        return not self.missing
+
+
+@dataclass(frozen=True)
+class Freshness:
+    """How long what is sealed has waited to be computed.
+
+    Attributes:
+        waiting: records that wait.
+        waiting_s: since when the oldest of them does, 0 where none waits.
+        limit_s: how long is still fresh.
+    """
+
+    waiting: int
+    waiting_s: float
+    limit_s: float
+
+    @property
+    def passed(self) -> bool:
+        """True where nothing waits for long."""
+        return self.waiting_s <= self.limit_s
+
+
+def completeness(engine: Engine, line: str, ranges: Iterable[tuple[int, int]]) -> Completeness:
+    """Compares ranges of offsets with the manifest of the log."""
+    offsets = 0
+    missing: list[tuple[int, int]] = []
+    for lo, hi in ranges:
+        offsets += hi - lo
+        reached = lo
+        for segment in engine.log.segments(line, lo, hi):
+            if segment.lo > reached:
+                missing.append((reached, segment.lo))
+            reached = max(reached, segment.hi)
+        if reached < hi:
+            missing.append((reached, hi))
+    return Completeness(offsets, tuple(missing))
+
+
+def freshness(engine: Engine, line: str, *, now_ms: int, interval_s: float) -> Freshness:
+    """Measures the backlog of a line.
+
+    Args:
+        engine: has the log and the ledger.
+        line: name of the line.
+        now_ms: the current time.
+        interval_s: how often batches are taken; some of them make the limit.
+    """
+    limit_s = max(_FRESH_AT_LEAST_S, _FRESH_INTERVALS * interval_s)
+    watermark, head = engine.ledger.watermark(line), engine.log.head(line)
+    segments = engine.log.segments(line, watermark, watermark + 1) if head > watermark else []
+    if not segments:
+        return Freshness(0, 0.0, limit_s)
+    since_ms = segments[0].max_received // _US_PER_MS
+    return Freshness(head - watermark, max(0, now_ms - since_ms) / MS_PER_S, limit_s)

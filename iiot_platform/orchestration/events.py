@@ -1,0 +1,174 @@
+"""What Dagster is told of a commit: one event per table and hour, after it is in the ledger."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from dagster import (
+    AssetCheckEvaluation,
+    AssetCheckKey,
+    AssetCheckSeverity,
+    AssetMaterialization,
+    HourlyPartitionsDefinition,
+)
+from dagster._core.definitions.metadata import TableMetadataSet
+
+from iiot_platform.core.clock import partition_key
+from iiot_platform.engine.report import BatchReport, HourReport
+from iiot_platform.orchestration.catalog import tested
+from iiot_platform.orchestration.checks import Completeness, Freshness
+from iiot_platform.orchestration.naming import ASSET_TABLES, LineNames
+from iiot_platform.orchestration.partitions import is_partition
+
+if TYPE_CHECKING:  # the client behind it takes long to import, and is not always needed
+    from iiot_platform.sinks.drain import DrainReport
+
+_TESTED: Final = tested(ASSET_TABLES.values())
+_SHOWN_HOLES: Final = 5
+
+Event = AssetMaterialization | AssetCheckEvaluation
+
+
+@dataclass(frozen=True)
+class Reporter:
+    """Turns reports of one line into events.
+
+    Attributes:
+        names: what the line is called.
+        hours: the partitions that Dagster knows.
+    """
+
+    names: LineNames
+    hours: HourlyPartitionsDefinition
+
+    def knows(self, hour: int) -> bool:
+        """True where Dagster can show the hour."""
+        return is_partition(self.hours, hour)
+
+    def tables(
+        self, report: HourReport, tables: Iterator[str] | list[str], metadata: Mapping[str, Any]
+    ) -> Iterator[AssetMaterialization]:
+        """An hour's tables, each with its figures.
+
+        Raises:
+            ValueError: Dagster does not know the hour and would accept it silently.
+        """
+        if not self.knows(report.hour):
+            raise ValueError(f"hour {partition_key(report.hour)} is no partition")
+        for table in tables:
+            yield AssetMaterialization(
+                self.names.table(table),
+                partition=partition_key(report.hour),
+                metadata={**_figures(report, table), **metadata},
+            )
+
+    def completeness(self, found: Completeness, hour: int) -> AssetCheckEvaluation:
+        """Whether the log has every offset of an hour."""
+        holes = ", ".join(f"[{lo}, {hi})" for lo, hi in found.missing[:_SHOWN_HOLES])
+        return _evaluation(
+            self.names.completeness,
+            partition_key(hour),
+            AssetCheckSeverity.ERROR,
+            passed=found.passed,
+            metadata={
+                "offsets": found.offsets,
+                "missing": sum(hi - lo for lo, hi in found.missing),
+                **({"holes": holes} if holes else {}),
+            },
+        )
+
+    def freshness(self, found: Freshness, hour: int) -> AssetCheckEvaluation:
+        """Whether the line's messages are computed soon."""
+        return _evaluation(
+            self.names.freshness,
+            partition_key(hour),
+            AssetCheckSeverity.WARN,
+            passed=found.passed,
+            metadata={
+                "waiting": found.waiting,
+                "waiting_s": found.waiting_s,
+                "limit_s": found.limit_s,
+            },
+        )
+
+    def delivery(self, report: "DrainReport", *, asked: bool = False) -> Iterator[Event]:
+        """What a drain did; the asset is materialized where the database has everything."""
+        figures = {
+            "points": report.points,
+            "entries": report.entries,
+            "rejected": report.rejected,
+            "remaining": report.remaining,
+            "seconds": report.seconds,
+        }
+        changed = report.entries or asked
+        if changed and not report.remaining and report.error is None:
+            yield AssetMaterialization(self.names.influxdb, metadata=figures)
+        if changed or report.rejected or report.error is not None:
+            yield _evaluation(
+                self.names.delivery,
+                None,
+                AssetCheckSeverity.WARN,
+                passed=report.error is None and not report.rejected,
+                metadata={**figures, **({"error": report.error} if report.error else {})},
+            )
+
+
+def batch_tables(report: HourReport) -> list[str]:
+    """The tables that a batch has changed; all of them where the hour is new.
+
+    A table without rows is thus materialized once for each hour, not with every batch.
+    """
+    if report.version == 1:
+        return list(ASSET_TABLES)
+    return [name for name in ASSET_TABLES if report.rows.get(name, 0)]
+
+
+def batch_metadata(report: BatchReport) -> dict[str, Any]:
+    """The figures of a batch that stand on each of its tables."""
+    return {
+        "offset_lo": report.lo,
+        "offset_hi": report.hi,
+        "batch_rows_per_s": (report.hi - report.lo) / report.seconds if report.seconds else 0.0,
+        "seconds": report.seconds,
+        "lag_rows": report.lag_rows,
+        "lag_s": report.lag_s,
+        "late_rows": report.late_rows,
+        "quarantined": sum(report.quarantined.values()),
+    }
+
+
+def _figures(report: HourReport, table: str) -> dict[str, Any]:
+    figures: dict[str, Any] = {
+        "rows": report.rows.get(table, 0),
+        **TableMetadataSet(partition_row_count=report.total.get(table, 0)),
+        "version": report.version,
+        "settings_version": report.settings_version,
+        "code_version": report.code_version,
+        "complete": report.complete,
+        "settled": report.settled,
+        "duplicates": report.duplicates,
+        "conflicts": report.conflicts,
+    }
+    if table in _TESTED:
+        judged = sum(report.rows.get(name, 0) for name in _TESTED)
+        figures["line_anomalies"] = report.anomalies
+        figures["line_anomaly_ratio"] = report.anomalies / judged if judged else 0.0
+    return figures
+
+
+def _evaluation(
+    key: AssetCheckKey,
+    partition: str | None,
+    severity: AssetCheckSeverity,
+    *,
+    passed: bool,
+    metadata: Mapping[str, Any],
+) -> AssetCheckEvaluation:
+    return AssetCheckEvaluation(
+        asset_key=key.asset_key,
+        check_name=key.name,
+        passed=passed,
+        severity=severity,
+        partition=partition,
+        metadata=metadata,
+    )

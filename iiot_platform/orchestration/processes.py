@@ -1,0 +1,168 @@
+"""Dagster's three processes on this machine: code server, daemon, web server."""
+
+import http.client
+import json
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from dagster._core.errors import DagsterUserCodeUnreachableError
+from dagster._grpc.client import DagsterGrpcClient
+
+from iiot_platform.config.settings import Settings
+from iiot_platform.core.paths import Home
+from iiot_platform.orchestration.instance import LOCATION, write_workspace
+
+HOST: Final = "127.0.0.1"
+MODULE: Final = "iiot_platform.definitions"
+_PACKAGE_ROOT: Final = Path(__file__).resolve().parents[2]
+_TIMEOUT_S: Final = 10
+_LOADED: Final = (
+    "{workspaceOrError{... on Workspace{locationEntries"
+    "{name locationOrLoadError{__typename ... on PythonError{message}}}}}}"
+)
+_DAEMONS: Final = "{instance{daemonHealth{allDaemonStatuses{daemonType required healthy}}}}"
+
+
+@dataclass(frozen=True)
+class Command:
+    """One process to start; it ends with SIGTERM.
+
+    Attributes:
+        name: what it is, for log files and messages.
+        argv: command line.
+        environ: its whole environment.
+    """
+
+    name: str
+    argv: tuple[str, ...]
+    environ: Mapping[str, str]
+
+
+def dagster_environ(settings: Settings, environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment of Dagster's processes, from the one of this process."""
+    kept = {
+        # without compiled modules every run would start twice as slowly
+        name: value
+        for name, value in environ.items()
+        if name != "PYTHONDONTWRITEBYTECODE"
+    }
+    search = [str(_PACKAGE_ROOT), *filter(None, environ.get("PYTHONPATH", "").split(":"))]
+    return {
+        **kept,
+        "DAGSTER_HOME": str(settings.home.dagster),
+        "IIOT_HOME": str(settings.home.root),
+        "IIOT_PLANT": str(settings.plant_path),
+        "PYTHONPATH": ":".join(dict.fromkeys(search)),
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def code_server(settings: Settings, environ: Mapping[str, str], *, port: int) -> Command:
+    """The process that has the definitions, and starts the runs; to be ready before the others."""
+    return Command(
+        "dagster-code",
+        (
+            *(sys.executable, "-m", "dagster", "api", "grpc"),
+            *("--module-name", MODULE, "--location-name", LOCATION),
+            *("--host", HOST, "--port", str(port)),
+            *("--log-level", "warning", "--inject-env-vars-from-instance"),
+        ),
+        dagster_environ(settings, environ),
+    )
+
+
+def daemon(settings: Settings, environ: Mapping[str, str], *, code_port: int) -> Command:
+    """The process that evaluates sensors, schedules and backfills."""
+    return Command(
+        "dagster-daemon",
+        (
+            *(sys.executable, "-m", "dagster._daemon", "run"),
+            *("--workspace", str(write_workspace(settings.home, code_port))),
+        ),
+        dagster_environ(settings, environ),
+    )
+
+
+def webserver(
+    settings: Settings, environ: Mapping[str, str], *, code_port: int, port: int
+) -> Command:
+    """The UI and its GraphQL API, for this machine alone: it knows no log-in."""
+    return Command(
+        "dagster-webserver",
+        (
+            *(sys.executable, "-m", "dagster_webserver"),
+            *("--host", HOST, "--port", str(port)),
+            *("--workspace", str(write_workspace(settings.home, code_port))),
+        ),
+        dagster_environ(settings, environ),
+    )
+
+
+def log_path(home: Home, command: Command) -> Path:
+    """Where the output of a process goes."""
+    return home.logs / f"{command.name}.log"
+
+
+def code_server_ready(port: int) -> bool:
+    """True once the code server answers; it has loaded the definitions, or knows why not."""
+    try:
+        return bool(DagsterGrpcClient(host=HOST, port=port).ping("ready"))
+    except DagsterUserCodeUnreachableError:
+        return False
+
+
+def webserver_ready(port: int) -> bool:
+    """True once the UI answers and has the code location.
+
+    Raises:
+        RuntimeError: the code location can not be loaded.
+    """
+    answer = _asked(port, _LOADED)
+    if answer is None:
+        return False
+    entries = answer["workspaceOrError"].get("locationEntries", [])
+    location = entries[0]["locationOrLoadError"] if entries else None
+    if location is not None and location["__typename"] == "PythonError":
+        raise RuntimeError(f"the code location can not be loaded: {location['message']}")
+    return location is not None
+
+
+def daemon_ready(web_port: int) -> bool:
+    """True once every daemon that is needed has said that it lives."""
+    answer = _asked(web_port, _DAEMONS)
+    if answer is None:
+        return False
+    statuses = answer["instance"]["daemonHealth"]["allDaemonStatuses"]
+    return all(status["healthy"] for status in statuses if status["required"])
+
+
+def graphql(port: int, query: str, variables: Mapping[str, Any] | None = None) -> Any:
+    """The answer of the web server's API to a query.
+
+    Raises:
+        OSError: the server does not answer.
+        RuntimeError: it refuses the query.
+    """
+    request = urllib.request.Request(
+        f"http://{HOST}:{port}/graphql",
+        json.dumps({"query": query, "variables": variables or {}}).encode(),
+        {"Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as response:  # noqa: S310 - as above
+        answer = json.load(response)
+    if answer.get("errors"):
+        raise RuntimeError(f"GraphQL refuses the query: {answer['errors']}")
+    return answer["data"]
+
+
+def _asked(port: int, query: str) -> Any | None:
+    """The answer, None while the server does not listen or is still starting."""
+    try:
+        return graphql(port, query)
+    except (OSError, http.client.HTTPException, urllib.error.URLError):
+        return None

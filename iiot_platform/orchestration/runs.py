@@ -1,0 +1,189 @@
+"""What runs do: take a batch, compute hours again, hand over to the database."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from dagster import AssetCheckKey, AssetExecutionContext, DagsterLogManager, OpExecutionContext
+
+from iiot_platform.core.clock import hour_from_key, partition_key
+from iiot_platform.core.schema import READINGS
+from iiot_platform.engine.engine import Engine, RerunKind
+from iiot_platform.engine.report import BatchReport, HourReport
+from iiot_platform.orchestration import checks
+from iiot_platform.orchestration.events import Event, Reporter, batch_metadata, batch_tables
+from iiot_platform.orchestration.installation import Installation, until_committed
+from iiot_platform.orchestration.naming import ASSET_TABLES, LineNames
+
+if TYPE_CHECKING:  # the client behind it takes long to import, and is not always needed
+    from iiot_platform.sinks.drain import DrainReport
+
+LIVE_DRAIN_S: Final = 3.0
+"""How long a live run feeds the database; the rest waits for the next one."""
+RERUN_DRAIN_S: Final = 60.0
+"""Likewise a run that computed whole hours."""
+
+Context = AssetExecutionContext | OpExecutionContext
+
+
+@dataclass(frozen=True)
+class LineRuns:
+    """The work of one line's runs; every event is told after the ledger has committed.
+
+    Attributes:
+        installation: what they work on.
+        reporter: what they tell.
+    """
+
+    installation: Installation
+    reporter: Reporter
+
+    @property
+    def names(self) -> LineNames:
+        """What the line is called."""
+        return self.reporter.names
+
+    @property
+    def engine(self) -> Engine:
+        """The engine."""
+        return self.installation.engine
+
+    def take_batch(self, context: OpExecutionContext) -> None:
+        """Takes what lies behind the watermark, whatever the run's tags say."""
+        line, row_cap = self.names.line, self.installation.plant.batches.row_cap
+        report = until_committed(
+            lambda: self.engine.run_batch(line, run_id=context.run_id, row_cap=row_cap)
+        )
+        if report is None:
+            context.log.info("line '%s': nothing behind the watermark", line)
+        else:
+            self._tell_batch(context, report)
+        self.deliver(context, LIVE_DRAIN_S)
+
+    def _tell_batch(self, context: OpExecutionContext, report: BatchReport) -> None:
+        metadata = batch_metadata(report)
+        context.log.info(
+            "line '%s': offsets [%d, %d) in %.2f s, %d records behind",
+            report.line,
+            report.lo,
+            report.hi,
+            report.seconds,
+            report.lag_rows,
+        )
+        told = [hour for hour in report.hours if self._shown(context.log, hour.hour)]
+        found = checks.completeness(self.engine, report.line, [(report.lo, report.hi)])
+        for hour in told:
+            _emit(context, self.reporter.tables(hour, batch_tables(hour), metadata))
+            _emit(context, [self.reporter.completeness(found, hour.hour)])
+        if told:
+            _emit(context, [self.reporter.freshness(self._freshness(), told[-1].hour)])
+
+    def compute_hours(
+        self,
+        context: AssetExecutionContext,
+        keys: Sequence[str],
+        tables: Iterable[str],
+        wanted: Iterable[AssetCheckKey],
+    ) -> None:
+        """Computes hours whole under the current settings, oldest first."""
+        chosen, chosen_checks = set(tables), set(wanted)
+        hours = sorted(hour_from_key(key) for key in keys)
+        for number, hour in enumerate(hours, 1):
+            report = self.compute_hour(
+                context, hour, kind="backfill", tables=chosen, wanted=chosen_checks
+            )
+            context.log.info(
+                "hour %d of %d, %s: %d readings, version %d",
+                number,
+                len(hours),
+                partition_key(hour),
+                report.total.get(READINGS.name, 0),
+                report.version,
+            )
+        self.deliver(context, RERUN_DRAIN_S)
+
+    def compute_hour(
+        self,
+        context: Context,
+        hour: int,
+        *,
+        kind: RerunKind,
+        tables: Iterable[str] = tuple(ASSET_TABLES),
+        wanted: Iterable[AssetCheckKey] | None = None,
+    ) -> HourReport:
+        """Computes one hour whole; a backfill assigns the current settings, others keep theirs."""
+        line, started = self.names.line, self.installation.clock()
+        report = until_committed(
+            lambda: self.engine.rerun(
+                line,
+                hour,
+                run_id=context.run_id,
+                settings="current" if kind == "backfill" else "keep",
+                kind=kind,
+            )
+        )
+        ranges = self.engine.ledger.ranges(line, hour)
+        metadata = {"seconds": (self.installation.clock() - started) / 1_000, **_span(ranges)}
+        if not self._shown(context.log, hour):
+            return report
+        chosen = set(tables)
+        _emit(
+            context,
+            self.reporter.tables(report, [t for t in ASSET_TABLES if t in chosen], metadata),
+        )
+        asked = {self.names.completeness, self.names.freshness} if wanted is None else set(wanted)
+        if self.names.completeness in asked:
+            found = checks.completeness(self.engine, line, ranges)
+            _emit(context, [self.reporter.completeness(found, hour)])
+        if self.names.freshness in asked:
+            _emit(context, [self.reporter.freshness(self._freshness(), hour)])
+        return report
+
+    def deliver(
+        self, context: Context, deadline_s: float, *, asked: bool = False
+    ) -> "DrainReport | None":
+        """Feeds the database for a while; its failure is told and does not fail the run.
+
+        Args:
+            context: of the run.
+            deadline_s: after it nothing more is begun.
+            asked: True where the asset itself was to be materialized, changed or not.
+        """
+        delivery = self.installation.delivery
+        if delivery is None:
+            return None
+        report = delivery.drain(self.names.line, deadline_s)
+        if report.error is not None:
+            context.log.warning("the database is behind by %d: %s", report.remaining, report.error)
+        _emit(context, self.reporter.delivery(report, asked=asked))
+        return report
+
+    def _freshness(self) -> checks.Freshness:
+        return checks.freshness(
+            self.engine,
+            self.names.line,
+            now_ms=self.installation.clock(),
+            interval_s=self.installation.plant.batches.interval_s,
+        )
+
+    def _shown(self, log: DagsterLogManager, hour: int) -> bool:
+        """False, and said so, where the hour is in the tables but no partition of Dagster."""
+        if self.reporter.knows(hour):
+            return True
+        log.warning(
+            "line '%s': hour %s is computed, but is no partition of Dagster and not shown",
+            self.names.line,
+            partition_key(hour),
+        )
+        return False
+
+
+def _emit(context: Context, events: Iterable[Event]) -> None:
+    for event in events:
+        context.log_event(event)  # type: ignore[arg-type] # check evaluations are taken, not declared
+
+
+def _span(ranges: Sequence[tuple[int, int]]) -> dict[str, Any]:
+    if not ranges:
+        return {}
+    return {"offset_lo": ranges[0][0], "offset_hi": ranges[-1][1]}

@@ -1,0 +1,128 @@
+"""A real Dagster for tests: code server, daemon and web server on free ports."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import psutil
+
+from iiot_platform.config.settings import Settings
+from iiot_platform.orchestration import processes
+from iiot_platform.orchestration.instance import prepare_instance
+
+START_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = 20.0
+POLL_S = 0.2
+Seen = TypeVar("Seen")
+
+
+class NeverError(AssertionError):
+    """Something that a test waits for did not come."""
+
+
+def wait_for(look: Callable[[], Seen], what: str, timeout_s: float) -> Seen:
+    """What `look` sees, as soon as that is truthy."""
+    deadline = time.monotonic() + timeout_s
+    while not (seen := look()):
+        if time.monotonic() > deadline:
+            raise NeverError(f"{what}: not within {timeout_s:.0f} s")
+        time.sleep(POLL_S)
+    return seen
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((processes.HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass
+class Dagster:
+    """Three running processes; `stop` ends them and says what is left."""
+
+    settings: Settings
+    environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+    code_port: int = field(default_factory=free_port)
+    port: int = field(default_factory=free_port)
+    started: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def start(self) -> None:
+        prepare_instance(self.settings.home)
+        code = processes.code_server(self.settings, self.environ, port=self.code_port)
+        process = self._start(code)
+        wait_for(
+            lambda: self._alive(process) and processes.code_server_ready(self.code_port),
+            f"code server, see {processes.log_path(self.settings.home, code)}",
+            START_TIMEOUT_S,
+        )
+        self._start(
+            processes.webserver(
+                self.settings, self.environ, code_port=self.code_port, port=self.port
+            )
+        )
+        self._start(processes.daemon(self.settings, self.environ, code_port=self.code_port))
+        wait_for(lambda: processes.webserver_ready(self.port), "web server", START_TIMEOUT_S)
+
+    def _start(self, command: processes.Command) -> "subprocess.Popen[bytes]":
+        path = processes.log_path(self.settings.home, command)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab") as log:
+            process = subprocess.Popen(
+                command.argv,
+                env=dict(command.environ),
+                cwd=self.settings.home.root,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        self.started.append(process)
+        return process
+
+    def _alive(self, process: "subprocess.Popen[bytes]") -> bool:
+        if process.poll() is not None:
+            raise NeverError(f"{process.args!r} ended with {process.returncode}")
+        return True
+
+    def family(self) -> list[psutil.Process]:
+        """The three processes and everything below them."""
+        found: list[psutil.Process] = []
+        for process in self.started:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                parent = psutil.Process(process.pid)
+                found += [parent, *parent.children(recursive=True)]
+        return found
+
+    def stop(self) -> list[psutil.Process]:
+        """Ends all three with SIGTERM, the code server last; returns what outlived them."""
+        family = self.family()
+        for process in reversed(self.started):
+            process.send_signal(signal.SIGTERM)
+        for process in self.started:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(STOP_TIMEOUT_S)
+        _, left = psutil.wait_procs(family, timeout=5)
+        for process in left:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        for process in self.started:
+            process.wait(STOP_TIMEOUT_S)
+        self.started.clear()
+        return list(left)
+
+    def graphql(self, query: str, **variables: Any) -> Any:
+        return processes.graphql(self.port, query, variables)
+
+
+@contextlib.contextmanager
+def running(settings: Settings) -> Iterator[Dagster]:
+    dagster = Dagster(settings)
+    try:
+        dagster.start()
+        yield dagster
+    finally:
+        dagster.stop()

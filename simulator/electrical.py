@@ -102,9 +102,9 @@ class Electrical(Device):
         running = self._cycles(lo, hi, []).running
         closing = np.arange(lo, hi) * self._per_cycle + running + 1
         rows = np.array([self._times.of(int(k), 1)[0] for k in closing], dtype=np.int64)
-        start_ms = int(self._times.of(lo * self._per_cycle, 1)[0])
+        start_ms, end_ms = (int(self._times.of(c * self._per_cycle, 1)[0]) for c in (lo, hi))
         grows = occurrence.fault.fault == "inrush_growth"
-        yield Marked(device, "", start_ms, int(rows[-1]) + 1, None if grows else rows)
+        yield Marked(device, "", start_ms, end_ms, None if grows else rows)
 
     def _payloads(
         self, data: list[Payload], running: list[bool], pulse: list[bool]

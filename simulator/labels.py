@@ -136,6 +136,8 @@ def score(labels: Iterable[Label], rows: Rows, *, tolerance_ms: int = 0) -> Scor
 
 
 def _by_series(rows: Rows) -> dict[str, _Series]:
+    if not len(rows.ts_ms):
+        return {}
     names, place = np.unique(rows.series, return_inverse=True)
     order = np.lexsort((rows.ts_ms, place))
     cuts = np.searchsorted(place[order], np.arange(1, len(names)))
@@ -163,7 +165,7 @@ def _add(
             one.ts_ms, (label.start_ms - tolerance_ms, label.end_ms + tolerance_ms)
         )
         one.clean[lo:hi] = False
-        seen = seen or hi > lo
+        seen = seen or bool(hi > lo)
         flagged = flagged or bool(one.flagged[lo:hi].any())
     tested = hit = 0
     for ts in label.ts_ms or ():

@@ -1,11 +1,13 @@
 """What a person writes: lines, machines, devices with their physics, and faults."""
 
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Final, Literal, NamedTuple
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
 from simulator.errors import Problem, ScenarioError, nearest
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def _level(name: str) -> str:
@@ -243,4 +245,4 @@ class Scenario(Part):
 
 def unix_ms(moment: datetime) -> int:
     """An aware datetime as Unix milliseconds, exact."""
-    return (int(moment.timestamp()) // 1) * 1000 + moment.microsecond // 1000
+    return (moment - _EPOCH) // timedelta(milliseconds=1)

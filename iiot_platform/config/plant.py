@@ -3,13 +3,13 @@
 import fnmatch
 import re
 import zoneinfo
-from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
-from iiot_platform.config.errors import PlantError, Problem, UnknownLineError
+from iiot_platform.config.errors import PlantError, UnknownLineError
+from iiot_platform.config.fit import LEVELS, LineOutline, misfits, prefix_of
 from iiot_platform.config.line_settings import (
     DAY_S,
     TOPIC_SHAPE,
@@ -29,7 +29,6 @@ from iiot_platform.core.parameters import (
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _Entry = TypeVar("_Entry")
-_LEVELS = "{machine}/{device}"
 
 
 def _level(name: str) -> str:
@@ -44,9 +43,9 @@ def _level(name: str) -> str:
 
 
 def _topic(topic: str) -> str:
-    prefix = topic.removesuffix(_LEVELS)
+    prefix = topic.removesuffix(LEVELS)
     if prefix == topic:
-        raise ValueError(f"should end in '{_LEVELS}', as '{TOPIC_SHAPE}' does")
+        raise ValueError(f"should end in '{LEVELS}', as '{TOPIC_SHAPE}' does")
     rest = prefix.replace("{line}", "")
     if _CONTROL.search(topic) or set(rest) & set("+#{}") or topic.startswith("$"):
         raise ValueError(
@@ -286,72 +285,6 @@ class Plant(Parameters):
                 *(rule.exception() for rule in line.series),
             ),
         )
-
-
-class LineOutline(NamedTuple):
-    """What other parts of a plant refer to in a line."""
-
-    name: str
-    source: str | None
-    topic: str
-
-
-def prefix_of(topic: str, line: str) -> str:
-    """What every topic of a line starts with, from the shape of its topics."""
-    return topic.removesuffix(_LEVELS).replace("{line}", line)
-
-
-def misfits(
-    sources: Mapping[int, str], lines: Mapping[int, LineOutline], line_patterns: Mapping[int, str]
-) -> Iterator[Problem]:
-    """What does not fit together, though each part is right in itself.
-
-    Args:
-        sources: names of sources by their place in the file.
-        lines: lines by their place in the file.
-        line_patterns: line parts of the plant's exceptions by their place in the file.
-    """
-    yield from _repeated("sources", sources)
-    yield from _repeated("lines", {i: line.name for i, line in lines.items()})
-    for i, line in lines.items():
-        if line.source is not None and line.source not in sources.values():
-            hint = nearest(line.source, set(sources.values()))
-            yield Problem(("lines", i, "source"), f"no source is called '{line.source}'; {hint}")
-    yield from _shared_topics(sources, lines)
-    names = {line.name for line in lines.values()}
-    for i, pattern in line_patterns.items():
-        if names and not any(fnmatch.fnmatchcase(name, pattern) for name in names):
-            message = f"the line part '{pattern}' matches no line; {nearest(pattern, names)}"
-            yield Problem(("series", i, "match"), message)
-
-
-def _repeated(where: str, names: Mapping[int, str]) -> Iterator[Problem]:
-    first: dict[str, int] = {}
-    for i, name in names.items():
-        if first.setdefault(name, i) != i:
-            message = f"the name '{name}' is taken by {where}[{first[name]}]; each name stands once"
-            yield Problem((where, i, "name"), message)
-
-
-def _shared_topics(
-    sources: Mapping[int, str], lines: Mapping[int, LineOutline]
-) -> Iterator[Problem]:
-    """Lines of one source of which one would take the topics of the other."""
-    first_source = next(iter(sources.values()), None)
-    for i, line in lines.items():
-        inner = prefix_of(line.topic, line.name)
-        for j, other in lines.items():
-            if line.name == other.name:
-                continue
-            if (line.source or first_source) != (other.source or first_source):
-                continue
-            outer = prefix_of(other.topic, other.name)
-            if inner.startswith(outer) and (inner != outer or j < i):
-                yield Problem(
-                    ("lines", i, "topic"),
-                    f"topics below '{inner}' would belong to line '{other.name}' too, which "
-                    f"takes '{outer}#'; give each line topics of its own",
-                )
 
 
 def _overlaid(base: KindDefaults, over: KindDefaults) -> KindDefaults:

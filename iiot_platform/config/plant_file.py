@@ -8,8 +8,9 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from iiot_platform.config.errors import Location, PlantError, PlantFileError, Problem
+from iiot_platform.config.fit import LineOutline, misfits
 from iiot_platform.config.line_settings import TOPIC_SHAPE
-from iiot_platform.config.plant import LineOutline, Plant, misfits
+from iiot_platform.config.plant import Plant
 from iiot_platform.config.yaml_tree import Tree, read_tree
 from iiot_platform.core.errors import nearest
 

@@ -138,7 +138,8 @@ class _Builder:
                 self._tree.problems.append(Problem(here, message, line))
                 continue
             own[key] = line
-            self._forget(here)
+            if key in values:
+                self._forget(here)
             self._tree.lines[here] = line
             values[key] = self._value(value_node, here)
         return values

@@ -31,7 +31,7 @@ def interval_of(ts: Ints) -> Ints:
 def series_activity(
     key: SeriesKey, ts: Ints, lateness: Ints, anomalies: Ints, running: RunningTime | None
 ) -> pa.Table:
-    """Activity of one series; `ts` and `lateness` of its readings, `anomalies` their times."""
+    """Activity of one series, not merged yet: event times, lateness and times of anomalies."""
     at, index = np.unique(interval_of(ts), return_inverse=True)
     latest = np.full(len(at), _NO_LATENESS, np.int64)
     np.maximum.at(latest, index, lateness)
@@ -58,7 +58,7 @@ def series_activity(
                 known_ms=running.known_ms,
             )
         )
-    return merge(parts)
+    return pa.concat_tables(parts)
 
 
 def quarantine_activity(received: Ints) -> pa.Table:

@@ -240,7 +240,7 @@ class Ledger:
 
     def _write_batch(self, connection: sa.Connection, commit: Commit) -> int:
         if commit.kind == "live":
-            _upsert(connection, db.LINES, {"line": commit.line}, {"watermark": commit.hi})
+            upsert(connection, db.LINES, {"line": commit.line}, {"watermark": commit.hi})
         body = {
             "hours": [
                 {
@@ -275,7 +275,7 @@ class Ledger:
     ) -> None:
         version = change.base_version + 1
         self._assign(connection, line, change.hour, change.settings)
-        _upsert(
+        upsert(
             connection,
             db.PARTITIONS,
             {"line": line, "hour": change.hour},
@@ -288,7 +288,7 @@ class Ledger:
             },
         )
         for key, state in change.states.items():
-            _upsert(
+            upsert(
                 connection,
                 db.STATES,
                 {"line": line, "series": key.text, "hour": change.hour},
@@ -405,7 +405,7 @@ def _connect(url: str) -> sa.Engine:
     return engine
 
 
-def _upsert(
+def upsert(
     connection: sa.Connection, table: sa.Table, key: Mapping[str, Any], values: Mapping[str, Any]
 ) -> None:
     """Sets the row of a key; the transaction is alone among the writers of its line."""

@@ -2,6 +2,7 @@ import pytest
 from pydantic import SecretStr, ValidationError
 
 from iiot_platform.config.errors import PlantError, UnknownLineError
+from iiot_platform.config.line_settings import LineSettings
 from iiot_platform.config.plant import Line, MqttSource, MqttTls, Plant
 from iiot_platform.core.names import SeriesKey
 
@@ -58,6 +59,15 @@ def test_one_analysis_has_one_version_however_it_is_spelt(
     assert len(versions) == 1
 
 
+def test_settings_that_were_stored_have_the_version_they_had() -> None:
+    rules = [{"match": "*/press/*", "detector": {"acknowledged": ["2026-11-22T09:00:00Z"]}}]
+    settings = plant(series=rules).line_settings("line1")
+
+    stored = LineSettings.model_validate_json(settings.model_dump_json())
+    assert stored.version == settings.version
+    assert stored.detector(TEMPERATURE) == settings.detector(TEMPERATURE)
+
+
 def test_a_default_that_is_written_out_changes_no_version() -> None:
     written = plant(defaults={"signal": {"threshold": 3.5}})
 
@@ -107,6 +117,14 @@ def test_lines_of_two_sources_may_share_topics() -> None:
     assert len(plant(sources=sources, lines=lines).lines_of("b")) == 1
     with pytest.raises(PlantError, match="would belong to line 'x' too"):
         plant(sources=sources, lines=[lines[0], {**lines[1], "source": "a"}])
+
+
+def test_a_line_that_takes_everything_stands_alone() -> None:
+    everything = {"name": "x", "topic": "{machine}/{device}"}
+
+    assert plant(lines=[everything]).line_settings("x").topic_filter == "#"
+    with pytest.raises(PlantError, match=r"lines\[0\]\.topic: topics below 'line1/'.*takes '#'"):
+        plant(lines=["line1", everything])
 
 
 def test_a_name_that_begins_like_another_shares_no_topics() -> None:

@@ -1,0 +1,154 @@
+"""The backlog of the database behind the tables, kept in the ledger.
+
+Entries are put there by commits, in the same transaction as the files they speak of. What an
+entry's file was merged into or replaced by stands for it: rows are read as they are now.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+import sqlalchemy as sa
+
+from iiot_platform.core import schema
+from iiot_platform.engine import ledger_schema as db
+from iiot_platform.engine.commit import Operation
+from iiot_platform.engine.ledger import Ledger, upsert
+from iiot_platform.engine.table_store import TableStore
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One change of a table's hour that the database does not have yet."""
+
+    id: int
+    line: str
+    table: str
+    hour: int
+    operation: Operation
+    file: int | None
+
+
+class LedgerOutbox:
+    """The outbox of every line of one ledger."""
+
+    def __init__(self, ledger: Ledger, store: TableStore) -> None:
+        self._ledger = ledger
+        self._store = store
+
+    def pending(self, line: str, limit: int) -> Sequence[Entry]:
+        """The first pending entries, in the order in which they must be done."""
+        query = (
+            sa.select(db.OUTBOX)
+            .where(db.OUTBOX.c.line == line, db.OUTBOX.c.rejected.is_(None))
+            .order_by(db.OUTBOX.c.id)
+            .limit(limit)
+        )
+        with self._ledger.reading() as connection:
+            return [
+                Entry(row.id, row.line, row.table_name, row.hour, row.operation, row.file)
+                for row in connection.execute(query)
+            ]
+
+    def backlog(self, line: str) -> int:
+        """How many entries are pending."""
+        query = sa.select(sa.func.count()).where(
+            db.OUTBOX.c.line == line, db.OUTBOX.c.rejected.is_(None)
+        )
+        with self._ledger.reading() as connection:
+            return connection.execute(query).scalar_one()
+
+    def rejected(self, line: str) -> list[tuple[Entry, str]]:
+        """The entries that the database refused, with its words."""
+        query = sa.select(db.OUTBOX).where(
+            db.OUTBOX.c.line == line, db.OUTBOX.c.rejected.is_not(None)
+        )
+        with self._ledger.reading() as connection:
+            return [
+                (
+                    Entry(row.id, row.line, row.table_name, row.hour, row.operation, row.file),
+                    row.rejected,
+                )
+                for row in connection.execute(query.order_by(db.OUTBOX.c.id))
+            ]
+
+    def rows(self, entry: Entry) -> pa.Table:
+        """The rows to write: the file's while it stands alone, else all of the hour."""
+        table = schema.TABLES[entry.table]
+        files = self._ledger.files(entry.line, entry.table, entry.hour)
+        own = [file for file in files if file.id == entry.file]
+        chosen = own if own and entry.operation == "upsert" else files
+        return self._store.read(table, [file.path for file in chosen])
+
+    def begin(self, entry: Entry) -> None:
+        """Journals that a rewrite has begun; it stays pending."""
+        self._update([entry], started=True)
+
+    def done(self, entries: Sequence[Entry]) -> None:
+        """Forgets entries that the database has; clears the failures of their lines."""
+        with self._ledger.transaction() as connection:
+            connection.execute(
+                sa.delete(db.OUTBOX).where(db.OUTBOX.c.id.in_([entry.id for entry in entries]))
+            )
+            lines = {entry.line for entry in entries}
+            connection.execute(sa.delete(db.SINKS).where(db.SINKS.c.line.in_(lines)))
+
+    def reject(self, entry: Entry, message: str) -> None:
+        """Sets an entry aside that the database refuses."""
+        self._update([entry], rejected=message)
+
+    def failed(self, line: str, message: str, retry_at_ms: int) -> None:
+        """Notes a failure, and when to try again."""
+        failures = self.failures(line) + 1
+        with self._ledger.transaction() as connection:
+            upsert(
+                connection,
+                db.SINKS,
+                {"line": line},
+                {"failures": failures, "retry_at_ms": retry_at_ms, "message": message},
+            )
+
+    def failures(self, line: str) -> int:
+        """Failures since the last success."""
+        row = self._sink(line)
+        return 0 if row is None else int(row.failures)
+
+    def retry_at(self, line: str) -> int | None:
+        """When to try again (Unix ms); None where the last try went well."""
+        row = self._sink(line)
+        return None if row is None else int(row.retry_at_ms)
+
+    def last_error(self, line: str) -> str | None:
+        """What the last failure was; None where the last try went well."""
+        row = self._sink(line)
+        return None if row is None else str(row.message)
+
+    def rebuild(self, line: str, hours: Sequence[int]) -> int:
+        """Puts every table of these hours into the outbox anew; returns the entries made."""
+        made = 0
+        with self._ledger.transaction() as connection:
+            for hour in hours:
+                for table in schema.measured():
+                    connection.execute(
+                        sa.insert(db.OUTBOX).values(
+                            line=line,
+                            table_name=table.name,
+                            hour=hour,
+                            operation="rewrite",
+                            started=False,
+                        )
+                    )
+                    made += 1
+        return made
+
+    def _sink(self, line: str) -> sa.Row[tuple[str, int, int, str]] | None:
+        with self._ledger.reading() as connection:
+            return connection.execute(sa.select(db.SINKS).where(db.SINKS.c.line == line)).first()
+
+    def _update(self, entries: Sequence[Entry], **values: object) -> None:
+        with self._ledger.transaction() as connection:
+            connection.execute(
+                sa.update(db.OUTBOX)
+                .where(db.OUTBOX.c.id.in_([entry.id for entry in entries]))
+                .values(**values)
+            )

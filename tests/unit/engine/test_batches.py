@@ -1,0 +1,154 @@
+"""Many batches equal one, and live equals rerun, whatever the order of arrival."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from iiot_platform.config.plant import Plant
+from iiot_platform.core import schema
+from iiot_platform.core.capture_log import Record
+from iiot_platform.core.clock import hour_of
+from iiot_platform.core.paths import Home
+from iiot_platform.engine.canonical import canonical_hash
+from iiot_platform.engine.engine import Engine
+from tests.servers.capture_log import write_segments
+from tests.servers.streams import BASE_MS, cuts, disturb, line_records, signal
+
+LINE = "line1"
+PLANT = Plant.model_validate(
+    {
+        "lines": [LINE],
+        "defaults": {
+            kind: {"window": 20, "rate_window": 10, "relearn_after": 8, "refractory": 5}
+            for kind in ("signal", "vibration", "valve", "electrical")
+        },
+    }
+)
+SLOW = settings(
+    max_examples=8,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+
+
+def engine_at(folder: Path, records: Sequence[Record], plant: Plant = PLANT) -> Engine:
+    home = Home(folder)
+    write_segments(home, LINE, records, rows=10)
+    return Engine(home, plant)
+
+
+def drain(engine: Engine, sizes: Sequence[int]) -> int:
+    """Takes everything in batches of these sizes, over and over; returns how many there were."""
+    batches = 0
+    while engine.run_batch(LINE, run_id=f"run{batches}", row_cap=sizes[batches % len(sizes)]):
+        batches += 1
+    return batches
+
+
+def settle(engine: Engine) -> None:
+    """Reruns dirty hours, oldest first, until none is left."""
+    for _ in range(1_000):
+        dirty = engine.dirty_hours(LINE)
+        if not dirty:
+            return
+        engine.rerun(LINE, dirty[0], run_id="rerun")
+    pytest.fail("dirty hours never end")
+
+
+def contents(engine: Engine) -> dict[tuple[str, int], str]:
+    """A hash of every table of every hour, provenance left out."""
+    found = {}
+    for hour in engine.ledger.hours(LINE):
+        for table in schema.TABLES.values():
+            rows = rows_of(engine, table, hour)
+            if len(rows):
+                found[table.name, hour] = canonical_hash(table, rows)
+        for key, state in engine.ledger.states_of(LINE, hour).items():
+            found[key.text, hour] = state.hash
+    return found
+
+
+def rows_of(engine: Engine, table: schema.Table, hour: int) -> pa.Table:
+    files = engine.ledger.files(LINE, table.name, hour)
+    return engine.store.read(table, [file.path for file in files])
+
+
+@SLOW
+@given(seed=st.integers(0, 10_000), sizes=cuts(120))
+def test_batches_cut_anywhere_give_the_same_as_one(
+    tmp_path_factory: pytest.TempPathFactory, seed: int, sizes: list[int]
+) -> None:
+    records = line_records(seed, 240)
+    cut = engine_at(tmp_path_factory.mktemp("cut"), records)
+    whole = engine_at(tmp_path_factory.mktemp("whole"), records)
+    assert drain(cut, sizes) >= 2
+    assert drain(whole, [10_000]) == 1
+    assert contents(cut) == contents(whole)
+    assert not cut.dirty_hours(LINE)
+
+
+@SLOW
+@given(seed=st.integers(0, 10_000), sizes=cuts(200))
+def test_disordered_batches_settle_to_one_computation(
+    tmp_path_factory: pytest.TempPathFactory, seed: int, sizes: list[int]
+) -> None:
+    records = disturb(line_records(seed, 200), seed)
+    live = engine_at(tmp_path_factory.mktemp("live"), records)
+    drain(live, sizes)
+    settle(live)
+    once = engine_at(tmp_path_factory.mktemp("once"), records)
+    drain(once, [10_000])
+    assert contents(live) == contents(once)
+
+
+@SLOW
+@given(seed=st.integers(0, 10_000), sizes=cuts(200))
+def test_a_rerun_of_every_hour_changes_nothing(
+    tmp_path_factory: pytest.TempPathFactory, seed: int, sizes: list[int]
+) -> None:
+    live = engine_at(tmp_path_factory.mktemp("live"), disturb(line_records(seed, 150), seed))
+    drain(live, sizes)
+    settle(live)
+    before = contents(live)
+    for hour in live.ledger.hours(LINE):
+        live.rerun(LINE, hour, run_id="again")
+        assert not live.dirty_hours(LINE)
+    assert contents(live) == before
+
+
+def test_a_reading_that_comes_again_is_counted_and_changes_nothing(home: Home) -> None:
+    records = line_records(3, 100)
+    engine = engine_at(home.root, records)
+    drain(engine, [10])
+    before = contents(engine)
+    write_segments(home, LINE, records[40:60])
+    report = engine.run_batch(LINE, run_id="again")
+    assert report is not None
+    assert report.duplicates == 22  # two of the twenty are generic messages of two signals
+    assert contents(engine) == before
+
+
+def test_another_value_at_the_same_time_stands_if_it_came_later(home: Home) -> None:
+    engine = engine_at(home.root, [signal("t", BASE_MS, 1.0), signal("t", BASE_MS, 2.0)])
+    drain(engine, [10])
+    hour = hour_of(BASE_MS)
+    assert rows_of(engine, schema.SIGNALS, hour).column("value").to_pylist() == [2.0]
+    assert len(rows_of(engine, schema.READINGS, hour)) == 2
+    assert engine.ledger.counts(LINE)["conflicts"] == 1
+
+
+def test_a_slow_clock_restarts_nobody(home: Home) -> None:
+    ten_minutes = 600_000
+    records = []
+    for i in range(0, 3_600_000, 30_000):
+        at = BASE_MS + 1_800_000 + i
+        records.append(signal("right", at, float(i % 7), received=at))
+        records.append(signal("slow", at - ten_minutes, float(i % 5), received=at))
+    engine = engine_at(home.root, records)
+    drain(engine, [40])
+    assert not engine.dirty_hours(LINE)
+    assert engine.ledger.counts(LINE).get("late_rows", 0) == 0

@@ -67,7 +67,11 @@ def run(
         line in known.lines and known.lines[line].continue_from_ms >= earliest_ms
         for line in played.lines
     )
-    stats = Stats(source=f"scenario {scenario.name}", position_ms=min(from_ms.values()))
+    stats = Stats(
+        source=f"scenario {scenario.name}",
+        position_ms=min(from_ms.values()),
+        started_ms=started_ms,
+    )
 
     def progress(current: Stats) -> None:
         reached = {

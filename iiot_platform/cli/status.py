@@ -4,6 +4,7 @@ import json
 from typing import Annotated
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -59,36 +60,39 @@ def _buffer(found: PlantStatus) -> str:
 
 
 def _table(found: PlantStatus) -> Table:
-    table = Table(title=f"{from_ms(found.at_ms):%Y-%m-%d %H:%M:%S} UTC", title_justify="left")
+    table = Table(
+        title=f"{from_ms(found.at_ms):%Y-%m-%d %H:%M:%S} UTC",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+    )
     table.add_column("line", overflow="fold")
-    for heading in ("captured", "per s", "computed", "lag", "waiting", "batches", "last batch"):
-        table.add_column(heading, justify="right")
-    for heading in ("p50 / p95", "rows", "anomalies", "quarantined", "dirty", "to sink"):
-        table.add_column(heading, justify="right")
+    for heading in ("captured", "computed", "lag", "waiting", "last batch", "p50 / p95"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("anomalies", justify="right")
     for line in found.lines:
         last, p50, p95 = line.batches.last_ms, line.batches.seconds_p50, line.batches.seconds_p95
         table.add_row(
             escape(line.line),
             f"{line.captured:,}",
-            f"{line.rate_per_s:.1f}",
             f"{line.consumed:,}",
             f"{line.lag_rows:,}",
             _age(line.lag_s),
-            f"{line.batches.count:,}",
             "never" if last is None else f"{_age((found.at_ms - last) / MS_PER_S)} ago",
             "" if p50 is None or p95 is None else f"{p50:.2f} / {p95:.2f} s",
-            f"{sum(line.rows.values()):,}",
             f"{line.anomalies:,}",
-            f"{sum(line.quarantined.values()):,}",
-            f"{len(line.dirty):,}",
-            f"{line.sink.pending:,}",
         )
     return table
 
 
 def _remarks(line: LineStatus, at_ms: int) -> list[str]:
     """What a line's row has no room for."""
-    remarks = []
+    remarks = [
+        f"{line.rate_per_s:.1f} messages/s, {line.batches.count:,} batches,"
+        f" {sum(line.rows.values()):,} rows"
+    ]
+    if line.sink.pending:
+        remarks.append(f"database: {line.sink.pending:,} entries to write")
     if line.quarantined:
         reasons = ", ".join(f"{reason} {count:,}" for reason, count in line.quarantined.items())
         remarks.append(f"set aside: {reasons}")

@@ -3,7 +3,7 @@
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from types import FrameType
 from typing import Final
 
@@ -22,12 +22,13 @@ from simulator.scenario_file import DEFAULT_SCENARIO, load_scenario
 
 START_TIMEOUT_S: Final = 120.0
 DRAIN_TIMEOUT_S: Final = 90.0
-STOP_S: Final = 14.0
-_SIMULATOR_STOP_S: Final = 5.0
+STOP_S: Final = 13.0
+_SIMULATOR_STOP_S: Final = 4.0
 _BUFFER_STOP_S: Final = 5.0
 _RUNS_END_S: Final = 2.0
 _REAP_S: Final = 1.0
 _POLL_S: Final = 0.25
+_LOOK_EVERY_S: Final = 1.0
 _SHOW_EVERY_S: Final = 3.0
 _ADDRESSES_EVERY_S: Final = 30.0
 _SETTLED_MS: Final = 1_000
@@ -58,7 +59,9 @@ class Supervisor:
         self._buffer = self._make(demo.buffer())
         self._simulator = self._make(demo.simulator())
         self._dagster = DagsterChildren(demo, self._make)
+        self._failed_batches: int | None = None
         self._phase = "starting"
+        self._looked_at = 0.0
         self._shown_at = 0.0
         self._addresses_at = 0.0
 
@@ -73,16 +76,19 @@ class Supervisor:
         """
         began = time.monotonic()
         adopt_orphans()
-        with self._signals():
-            try:
-                result = self._through(began)
-            finally:
-                self._phase = "stopping"
-                self._stop()
-                self._progress.close()
-        return result
+        try:
+            with self._signals():
+                try:
+                    completed = self._through()
+                finally:
+                    self._stop()
+            self._progress.look()
+            return self._outcome(time.monotonic() - began) if completed else None
+        finally:
+            self._progress.close()
 
-    def _through(self, began: float) -> Outcome | None:
+    def _through(self) -> bool:
+        """Start, run and drain; False where it was stopped before."""
         self._broker.start()
         self._buffer.start()
         self._dagster.start()
@@ -94,17 +100,14 @@ class Supervisor:
         )
         self._start_simulator()
         self._wait("Dagster", self._dagster_child(), lambda: self._dagster.ready)
-        if self._stopping:
-            return None
         self._phase = "running"
-        self._addresses()
         seconds = self._demo.options.seconds
         end = None if seconds is None else time.monotonic() + seconds
         while not self._stopping and (end is None or time.monotonic() < end):
             self._tick()
-        if self._stopping:
-            return None
-        return self._finish(began)
+        if not self._stopping:
+            self._drain()
+        return not self._stopping
 
     def _dagster_child(self) -> Child:
         return next(child for child in self._dagster.children())
@@ -125,9 +128,11 @@ class Supervisor:
         self._dagster.watch()
         self._dagster.advance()
         now = time.monotonic()
+        if now - self._looked_at >= _LOOK_EVERY_S:
+            self._looked_at = now
+            self._progress.look()
         if now - self._shown_at >= _SHOW_EVERY_S:
             self._shown_at = now
-            self._progress.look()
             text = sentence(self._phase, self._progress.published(), self._progress.since_start())
             self._display.show(text)
         if self._phase == "running" and now - self._addresses_at >= _ADDRESSES_EVERY_S:
@@ -157,26 +162,24 @@ class Supervisor:
             f" | logs {self._home.logs}"
         )
 
-    def _finish(self, began: float) -> Outcome:
-        """Stop the simulator, let everything be computed, and look at what came of it."""
+    def _drain(self) -> None:
+        """Stop the simulator, and let everything be computed that it has published."""
         self._phase = "draining"
         stop_together([self._simulator], time.monotonic() + _SIMULATOR_STOP_S)
         deadline = time.monotonic() + DRAIN_TIMEOUT_S
         while not self._stopping and time.monotonic() < deadline and not self._drained():
             self._tick()
-        failed = self._dagster.failed_batches(self._progress.started_ms)
-        self._progress.look()
-        return self._outcome(failed, time.monotonic() - began)
+        self._failed_batches = self._dagster.failed_batches(self._progress.started_ms)
 
     def _drained(self) -> bool:
         """True once as much was captured as was published, and all of it was computed."""
-        lines = self._progress.look().lines
+        lines = self._progress.status.lines
         published = self._progress.published().per_line
         gained = self._progress.per_line()
         arrived = all(gained[x][1] - gained[x][0] >= n for x, n in published.items() if x in gained)
         return arrived and all(line.lag_rows == 0 for line in lines)
 
-    def _outcome(self, failed: int | None, seconds: float) -> Outcome:
+    def _outcome(self, seconds: float) -> Outcome:
         progress, home = self._progress, self._home
         published, totals = progress.published(), progress.since_start()
         redelivered = progress.status.buffer.redeliveries_dropped
@@ -209,7 +212,7 @@ class Supervisor:
             false_alarms=found.false_alarms,
             false_alarm_rate=None if rate is None else round(rate, 6),
             batches=totals.batches,
-            failed_batches=failed,
+            failed_batches=self._failed_batches,
             latency_s=outcome.latency(home, lines, published.live_since_ms),
             first_results_s=None
             if first is None
@@ -225,18 +228,16 @@ class Supervisor:
 
     def _stop(self) -> None:
         """Publisher, log, computation, broker: nothing is on its way where the next one ends."""
-        deadline = time.monotonic() + STOP_S
         self._display.show("stopping")
-        self._simulator.terminate()
-        for child in self._dagster.daemon():
+        deadline = time.monotonic() + STOP_S
+        for child in (self._simulator, *self._dagster.daemon()):
             child.terminate()
         stop_together([self._simulator], time.monotonic() + _SIMULATOR_STOP_S)
         stop_together([self._buffer], time.monotonic() + _BUFFER_STOP_S)
+        # a batch that is cut off is done again, but leaves a failed run behind
         psutil.wait_procs(self._dagster.working(), timeout=_RUNS_END_S)
-        rest = [*self._dagster.children(), self._broker]
-        stop_together(rest, min(deadline, time.monotonic() + STOP_S))
-        with suppress(psutil.Error):
-            reap(_REAP_S)
+        stop_together([*self._dagster.children(), self._broker], deadline)
+        reap(_REAP_S)
 
     def _make(self, command: Command) -> Child:
         return Child(command, self._home.logs, self._display.say)

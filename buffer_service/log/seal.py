@@ -103,7 +103,7 @@ def _parquet(stretch: Stretch) -> memoryview:
         table_of(stretch),
         sink,
         compression="zstd",
-        use_dictionary=["source", "topic"],  # type: ignore[arg-type]  # the stubs know the bool alone
+        use_dictionary=["source", "topic"],
     )
     return memoryview(sink.getvalue())
 

@@ -1,6 +1,7 @@
 """Control charts: detectors that test against a reference learnt once, not a moving window."""
 
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -14,6 +15,7 @@ from iiot_platform.core.quality import Status
 
 Memory = tuple[float, float]
 """What a chart remembers of the values so far; each chart says what."""
+Recursion = Callable[[Memory, float], tuple[Memory, float]]
 
 
 class ChartState(SeriesState, frozen=True, kw_only=True):
@@ -40,8 +42,8 @@ class Chart(SeriesDetector[S]):
     """
 
     @abstractmethod
-    def step(self, memory: Memory, z: float) -> tuple[Memory, float]:
-        """The memory behind one more value, and the statistic at it."""
+    def recursion(self) -> Recursion:
+        """The chart's own step: memory and z in, memory behind z and the statistic at it out."""
 
     def model(self, state: S) -> tuple[float, float] | None:
         """Mean and std of the reference; None while learning."""
@@ -58,7 +60,7 @@ class Chart(SeriesDetector[S]):
             self.parameters.relearn_after,
         )
         out = Scan.empty(len(values))
-        zero = self.fresh(size).memory
+        zero, step = self.fresh(size).memory, self.recursion()
         window = floats_of(state.window).tolist()
         memory, streak = state.memory, state.streak
         reference, off = state.reference, state.off_reference
@@ -73,7 +75,7 @@ class Chart(SeriesDetector[S]):
             if reference is None:
                 mean, std = reference = self._learnt(window)
                 window = []
-            memory, statistic = self.step(memory, (value - mean) / std)
+            memory, statistic = step(memory, (value - mean) / std)
             means[row], stds[row], statistics[row] = mean, std, statistic
             if abs(statistic) > limit:
                 out.anomaly[row] = 1

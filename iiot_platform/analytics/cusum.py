@@ -1,8 +1,9 @@
 """The two-sided tabular CUSUM against a frozen reference (Page 1954; Montgomery, ch. 9)."""
 
+import math
 from dataclasses import dataclass
 
-from iiot_platform.analytics.charts import Chart, ChartState, Memory
+from iiot_platform.analytics.charts import Chart, ChartState, Memory, Recursion
 
 
 class CusumState(ChartState, frozen=True, tag="cusum"):
@@ -27,15 +28,16 @@ class Cusum(Chart[CusumState]):
         """The state before the first value, for a window of `size`."""
         return CusumState(size=size, memory=(0.0, 0.0))
 
-    def step(self, memory: Memory, z: float) -> tuple[Memory, float]:
+    def recursion(self) -> Recursion:
         """The sums behind one more value, and the larger."""
-        k, ceiling, clip = (
-            self.parameters.cusum_k,
-            2 * self.parameters.cusum_h,
-            self.parameters.cusum_clip,
-        )
-        if clip is not None:
-            z = min(max(z, -clip), clip)
-        up = min(max(0.0, memory[0] + z - k), ceiling)
-        down = min(max(0.0, memory[1] - z - k), ceiling)
-        return (up, down), up if up >= down else -down
+        k, ceiling = self.parameters.cusum_k, 2 * self.parameters.cusum_h
+        clip = math.inf if self.parameters.cusum_clip is None else self.parameters.cusum_clip
+
+        def step(memory: Memory, z: float) -> tuple[Memory, float]:
+            z = clip if z > clip else max(z, -clip)
+            up, down = memory[0] + z - k, memory[1] - z - k
+            up = min(up, ceiling) if up > 0.0 else 0.0
+            down = min(down, ceiling) if down > 0.0 else 0.0
+            return (up, down), up if up >= down else -down
+
+        return step

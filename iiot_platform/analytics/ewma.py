@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from iiot_platform.analytics.charts import Chart, ChartState, Memory
+from iiot_platform.analytics.charts import Chart, ChartState, Memory, Recursion
 
 
 class EwmaState(ChartState, frozen=True, tag="ewma"):
@@ -22,11 +22,15 @@ class Ewma(Chart[EwmaState]):
         """The state before the first value, for a window of `size`."""
         return EwmaState(size=size, memory=(0.0, 1.0))
 
-    def step(self, memory: Memory, z: float) -> tuple[Memory, float]:
+    def recursion(self) -> Recursion:
         """The average behind one more value, and its distance from 0 in its own std."""
         weight = self.parameters.ewma_lambda
         rest = 1.0 - weight
-        average = weight * z + rest * memory[0]
-        decay = memory[1] * (rest * rest)
-        variance = weight / (2.0 - weight) * (1.0 - decay)
-        return (average, decay), average / math.sqrt(variance)
+        forgetting, share = rest * rest, weight / (2.0 - weight)
+
+        def step(memory: Memory, z: float) -> tuple[Memory, float]:
+            average = weight * z + rest * memory[0]
+            decay = memory[1] * forgetting
+            return (average, decay), average / math.sqrt(share * (1.0 - decay))
+
+        return step

@@ -1,6 +1,6 @@
 """Running and known time of a state series per interval, in whole milliseconds."""
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 import numpy as np
@@ -8,7 +8,9 @@ import numpy as np
 from iiot_platform.analytics.batches import require_equal_length
 from iiot_platform.analytics.rows import Bools, Ints
 from iiot_platform.core.clock import MS_PER_S
-from iiot_platform.core.schema import SUMMARY_INTERVAL_MS
+
+INTERVAL_MS: Final = 10_000
+"""The interval of the line summary."""
 
 
 class Carry(msgspec.Struct, frozen=True, tag="state_time"):
@@ -44,7 +46,7 @@ def time_in_state(
     carry: Carry,
     running: tuple[int, ...],
     hold_s: float,
-    interval_ms: int = SUMMARY_INTERVAL_MS,
+    interval_ms: int = INTERVAL_MS,
 ) -> tuple[IntervalTimes, Carry]:
     """The time that readings settle, split over intervals, and the reading left open.
 

@@ -36,13 +36,19 @@ def ratios(flags: bytes, anomaly: Int8s, tested: Bools, rate_window: int) -> tup
         float64[n + 1], the share before the first value and behind each; the flags kept.
     """
     before = np.frombuffer(flags[-rate_window:], np.uint8)
-    every = np.concatenate((before, anomaly[tested].view(np.uint8)))
-    count = np.concatenate(([0], np.cumsum(every, dtype=np.int64)))
+    every_tested = bool(tested.all())
+    new = anomaly if every_tested else anomaly[tested]
+    every = np.concatenate((before, new.view(np.uint8)))
+    count = np.zeros(len(every) + 1, np.int64)
+    np.cumsum(every, out=count[1:])
     recent = count.copy()
     recent[rate_window:] -= count[:-rate_window]
-    share = recent / np.clip(np.arange(len(count)), 1, rate_window)
-    behind = np.concatenate(([0], np.cumsum(tested, dtype=np.int64)))
-    return share[len(before) + behind], every[-rate_window:].tobytes()
+    present = np.minimum(np.arange(len(count)), rate_window)
+    present[0] = 1
+    share = (recent / present)[len(before) :]
+    if not every_tested:
+        share = share[np.concatenate(([0], np.cumsum(tested, dtype=np.int64)))]
+    return share, every[-rate_window:].tobytes()
 
 
 def alerts(anomaly: Int8s, remaining: int, refractory: int) -> tuple[Int8s, int]:

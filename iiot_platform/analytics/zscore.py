@@ -14,7 +14,7 @@ from iiot_platform.analytics.series import Scan, SeriesState
 
 Engine = Literal["auto", "plain", "compiled"]
 _KERNEL: Final = "iiot_platform.analytics.zscore_kernel"
-WORTH_IMPORTING: Final = 1_000_000_000
+WORTH_IMPORTING: Final = 300_000_000
 """Values x window from which a batch repays importing and compiling the kernel (about 2 s)."""
 WORTH_CALLING: Final = 200_000
 """The same where the process has imported it already."""

@@ -77,6 +77,8 @@ class Table:
     columns: tuple[Column, ...]
     description: str
     title: str
+    kind: str | None = None
+    """Kind of device whose series it holds alone."""
 
     @cached_property
     def arrow(self) -> pa.Schema:
@@ -161,6 +163,7 @@ SIGNALS = Table(
     (_time(), *SENSOR_TAGS, _float("value", "value as read"), *PROVENANCE),
     "Every reading of every signal as it came, whatever its quality.",
     "Signals",
+    SIGNAL,
 )
 STATES = Table(
     "states",
@@ -177,6 +180,7 @@ STATES = Table(
     ),
     "Every reading of every state, with the length of the state that it ended.",
     "States",
+    STATE,
 )
 SIGNAL_ANOMALIES = Table(
     "signal_anomalies",
@@ -184,6 +188,7 @@ SIGNAL_ANOMALIES = Table(
     (_time(), *SENSOR_TAGS, _float("value", "value as read"), *detector_fields(), *PROVENANCE),
     "Every signal reading with the verdict of its detector.",
     "Signal anomalies",
+    SIGNAL,
 )
 VIBRATION_AXES: Final = ("x", "y", "z")
 VIBRATION_ANOMALIES = Table(
@@ -208,6 +213,7 @@ VIBRATION_ANOMALIES = Table(
     ),
     "Every vibration reading; the unprefixed detector fields test the total.",
     "Vibration",
+    VIBRATION,
 )
 VALVE_ANOMALIES = Table(
     "valve_anomalies",
@@ -222,6 +228,7 @@ VALVE_ANOMALIES = Table(
     ),
     "Every valve operation, tested per valve and operation.",
     "Air valves",
+    VALVE,
 )
 DEVICE_TAGS: Final = (LINE, MACHINE, _tag("device_name", "device level of the topic"))
 ELECTRICAL_READINGS = Table(
@@ -236,6 +243,7 @@ ELECTRICAL_READINGS = Table(
     ),
     "The scalar values of every electrical reading; harmonics stand in `readings`.",
     "Electrical readings",
+    ELECTRICAL,
 )
 
 
@@ -269,6 +277,7 @@ ELECTRICAL_CYCLES = Table(
     ),
     "One row per machine cycle, each phase's integral and inrush current tested.",
     "Electrical cycles",
+    ELECTRICAL,
 )
 LINE_SUMMARY = Table(
     "line_summary",

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -104,18 +105,21 @@ def without_series(table: schema.Table, rows: pa.Table, keys: Iterable[SeriesKey
     if table is schema.ACTIVITY:
         names = pa.array([key.text for key in keys], pa.string())
         return rows.filter(pc.invert(pc.is_in(rows.column("series"), value_set=names)))
-    gone = pa.array([False] * len(rows))
-    for key in keys:
-        gone = pc.or_(gone, _is_series(table, rows, key))
-    return rows.filter(pc.invert(gone))
+    return rows.filter(pc.invert(_is_any(table, rows, keys)))
 
 
 def of_series(table: schema.Table, rows: pa.Table, keys: Iterable[SeriesKey]) -> pa.Table:
     """The rows of some series."""
-    found = pa.array([False] * len(rows))
+    return rows.filter(_is_any(table, rows, keys))
+
+
+def _is_any(table: schema.Table, rows: pa.Table, keys: Iterable[SeriesKey]) -> pa.Array:
+    """Where a row belongs to one of some series; a table of one kind holds no other's."""
+    found = pa.array(np.zeros(len(rows), np.bool_))
     for key in keys:
-        found = pc.or_(found, _is_series(table, rows, key))
-    return rows.filter(found)
+        if table.kind in (None, key.kind):
+            found = pc.or_(found, _is_series(table, rows, key))
+    return found
 
 
 def _is_series(table: schema.Table, rows: pa.Table, key: SeriesKey) -> pa.Array:
@@ -128,7 +132,7 @@ def _is_series(table: schema.Table, rows: pa.Table, key: SeriesKey) -> pa.Array:
             columns[tag] = key.name
         elif tag == "operation_type":
             columns[tag] = key.operation
-    match = pa.array([True] * len(rows))
+    match = pa.array(np.ones(len(rows), np.bool_))
     for name, value in columns.items():
         match = pc.and_(match, pc.equal(rows.column(name), value).combine_chunks())
     return match

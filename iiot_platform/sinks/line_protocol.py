@@ -46,7 +46,8 @@ class Lines:
         data = self.text.buffers()[2]
         if data is None or start >= stop:
             return b""
-        return data.slice(int(ends[start]), int(ends[stop] - ends[start])).to_pybytes()
+        body: bytes = data.slice(int(ends[start]), int(ends[stop] - ends[start])).to_pybytes()
+        return body
 
     def requests(self, max_points: int, max_bytes: int) -> Iterator[tuple[int, int]]:
         """Intervals of lines that stay within both limits; a longer single line goes alone."""

@@ -93,7 +93,7 @@ def _captured(home: Home, pid: int) -> int:
 def test_nothing_is_lost_or_doubled_by_ten_kills(tmp_path: Path) -> None:
     began = time.monotonic()
     home = Home(tmp_path / "home")
-    choose = random.Random(7)  # noqa: S311 - the moments need no secrecy
+    choose = random.Random(7)
     plans: list[tuple[str, int] | None] = [*AT_STEPS, *[None] * AT_RANDOM]
     choose.shuffle(plans)
     with MosquittoServer(tmp_path / "broker") as broker:

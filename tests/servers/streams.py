@@ -47,6 +47,20 @@ def valve(device: str, ts: int, operation: str, ms: int) -> Record:
     return record(device, ts, ValveName=device, TimeType=operation, TimeValue=ms)
 
 
+def electrical(device: str, ts: int, noise: random.Random, *, running: bool) -> Record:
+    phases = {f"CurrentL{n}": noise.gauss(10, 0.3) if running else 0.0 for n in (1, 2, 3)}
+    harmonics = {f"CurrentL{n}_Harm": [round(noise.random(), 3)] * 42 for n in (1, 2, 3)}
+    data = {"ActPowerTot": 6.5, "PowerFact": 0.9} | phases | harmonics
+    return record(
+        device,
+        ts,
+        DeviceName=device,
+        DeviceState="Running" if running else "Stopped",
+        SynchPulse=False,
+        ElectricalData=data,
+    )
+
+
 def line_records(seed: int, messages: int, *, spread_ms: int = 2 * HOUR_MS) -> list[Record]:
     """A line's messages in the order of their times, over a few hours, faults among them."""
     noise = random.Random(seed)
@@ -55,7 +69,7 @@ def line_records(seed: int, messages: int, *, spread_ms: int = 2 * HOUR_MS) -> l
     for i in range(messages):
         ts = BASE_MS + i * step + noise.randrange(step)
         spike = 40.0 if noise.random() < 0.02 else 0.0
-        match noise.randrange(7):
+        match noise.randrange(9):
             case 0 | 1:
                 records.append(signal("temperature", ts, noise.gauss(20, 0.5) + spike))
             case 2:
@@ -66,6 +80,8 @@ def line_records(seed: int, messages: int, *, spread_ms: int = 2 * HOUR_MS) -> l
                 records.append(vibration("bearing", ts, noise))
             case 5:
                 records.append(valve("v1", ts, "ExtendTime", 300 + noise.randrange(20)))
+            case 6 | 7:
+                records.append(electrical("motor", ts, noise, running=noise.random() < 0.8))
             case _:
                 records.append(record("climate", ts, Temperature=noise.gauss(22, 0.1), Humidity=40))
     return records

@@ -56,8 +56,7 @@ def apply_detectors(
     tested: Tested | None,
     parameters: DetectorParameters,
     ts: Ints,
-    quantities: Mapping[str, tuple[Quantity, Floats]],
-    good: Bools,
+    quantities: Mapping[str, tuple[Quantity, Floats, Bools]],
 ) -> TestedRows:
     """Tests each quantity of a series with a detector of its own.
 
@@ -65,14 +64,13 @@ def apply_detectors(
         tested: the states so far; None, or another signature, starts anew.
         parameters: settings of all the detectors.
         ts: event times, int64[n].
-        quantities: by name, what it is and its values, float64[n].
-        good: bool[n].
+        quantities: by name, what it is, its values, float64[n], and where they are good, bool[n].
     """
     name = signature(parameters)
     kept = tested.states if tested is not None and tested.signature == name else {}
     rows: dict[str, DetectorRows] = {}
     states: dict[str, bytes] = {}
-    for quantity, (what, x) in quantities.items():
+    for quantity, (what, x, good) in quantities.items():
         algorithm = detector(parameters, quantity=what)
         before = kept.get(quantity)
         state = algorithm.init(parameters) if before is None else decode_state(parameters, before)

@@ -44,8 +44,7 @@ def _compute(
         None if state is None else _decoder.decode(state),
         settings.detector(key),
         rows.ts,
-        {"value": (quantity, value)},
-        rows.good,
+        {"value": (quantity, value, rows.good)},
     )
     columns: dict[str, Column] = {"value": value, **detector_columns(found.rows["value"])}
     return msgspec.msgpack.encode(found.tested), columns

@@ -34,10 +34,9 @@ def compute_vibration(
         settings.detector(key),
         rows.ts,
         {
-            _TOTAL: (Quantity.VIBRATION_TOTAL, overall),
-            **{axis: (Quantity.VIBRATION, x) for axis, x in axes.items()},
+            _TOTAL: (Quantity.VIBRATION_TOTAL, overall, rows.good),
+            **{axis: (Quantity.VIBRATION, x, rows.good) for axis, x in axes.items()},
         },
-        rows.good,
     )
     columns: dict[str, Column] = {f"vib_accel_rms_{axis}": x for axis, x in axes.items()}
     columns["vib_accel_rms_total"] = overall

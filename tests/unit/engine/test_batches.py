@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
 from iiot_platform.config.plant import Plant
@@ -29,8 +29,8 @@ PLANT = Plant.model_validate(
     }
 )
 SLOW = settings(
-    max_examples=8,
-    deadline=None,
+    max_examples=5,
+    phases=(Phase.explicit, Phase.reuse, Phase.generate),  # shrinking would take minutes
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 
@@ -82,7 +82,7 @@ def rows_of(engine: Engine, table: schema.Table, hour: int) -> pa.Table:
 def test_batches_cut_anywhere_give_the_same_as_one(
     tmp_path_factory: pytest.TempPathFactory, seed: int, sizes: list[int]
 ) -> None:
-    records = line_records(seed, 240)
+    records = line_records(seed, 160)
     cut = engine_at(tmp_path_factory.mktemp("cut"), records)
     whole = engine_at(tmp_path_factory.mktemp("whole"), records)
     assert drain(cut, sizes) >= 2
@@ -92,6 +92,7 @@ def test_batches_cut_anywhere_give_the_same_as_one(
 
 
 @SLOW
+@example(seed=843, sizes=[50])  # a restart of one kind took another kind's rows of that name along
 @given(seed=st.integers(0, 10_000), sizes=cuts(200))
 def test_disordered_batches_settle_to_one_computation(
     tmp_path_factory: pytest.TempPathFactory, seed: int, sizes: list[int]
@@ -125,10 +126,11 @@ def test_a_reading_that_comes_again_is_counted_and_changes_nothing(home: Home) -
     engine = engine_at(home.root, records)
     drain(engine, [10])
     before = contents(engine)
-    write_segments(home, LINE, records[40:60])
+    again = records[-20:]
+    write_segments(home, LINE, again)
     report = engine.run_batch(LINE, run_id="again")
     assert report is not None
-    assert report.duplicates == 22  # two of the twenty are generic messages of two signals
+    assert report.duplicates == sum(2 if b"Humidity" in r.payload else 1 for r in again)
     assert contents(engine) == before
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from dagster import (
     AssetExecutionContext,
@@ -18,9 +18,9 @@ from dagster import (
 )
 
 from iiot_platform.core.clock import hour_from_key, partition_key
-from iiot_platform.core.errors import PlatformError
+from iiot_platform.core.errors import AnalysisError, SinkError
 from iiot_platform.orchestration import catalog
-from iiot_platform.orchestration.events import Reporter
+from iiot_platform.orchestration.events import Event, Reporter
 from iiot_platform.orchestration.installation import Installation
 from iiot_platform.orchestration.naming import HOUR_TAG, KIND_TAG, LINE_TAG, LIVE, RERUN
 from iiot_platform.orchestration.runs import RERUN_DRAIN_S, LineRuns
@@ -30,14 +30,14 @@ _LIVE_MAX_S: Final = 600
 _RERUN_MAX_S: Final = 7_200
 
 
-class NoPartitionError(PlatformError):
+class NoPartitionError(AnalysisError):
     """Tables were to be materialized without an hour."""
 
     def __init__(self, line: str) -> None:
         super().__init__(f"line '{line}': tables are materialized by the hour; choose partitions")
 
 
-class DeliveryError(PlatformError):
+class DeliveryError(SinkError):
     """The database did not take everything."""
 
     def __init__(self, line: str, remaining: int, error: str | None) -> None:
@@ -85,17 +85,15 @@ def _tables(runs: LineRuns) -> AssetsDefinition:
         can_subset=True,
         op_tags={LINE_TAG: names.line},
     )
-    def tables(context: AssetExecutionContext) -> Iterator[Any]:
+    def tables(context: AssetExecutionContext) -> Iterator[Event]:
         if not (context.has_partition_key or context.has_partition_key_range):
             raise NoPartitionError(names.line)  # Dagster itself does not refuse
-        runs.compute_hours(
+        yield from runs.compute_hours(
             context,
             context.partition_keys,
             [key.path[-1] for key in context.selected_asset_keys],
             context.selected_asset_check_keys,
         )
-        # a generator without results: an output would be one more event for every partition
-        yield from ()
 
     return tables
 
@@ -110,11 +108,10 @@ def _influxdb(runs: LineRuns) -> AssetsDefinition:
         can_subset=True,
         op_tags={LINE_TAG: names.line},
     )
-    def influxdb(context: AssetExecutionContext) -> Iterator[Any]:
-        report = runs.deliver(context, RERUN_DRAIN_S, asked=True)
+    def influxdb(context: AssetExecutionContext) -> Iterator[Event]:
+        report = yield from runs.deliver(context, RERUN_DRAIN_S, asked=True)
         if report is not None and (report.error is not None or report.remaining):
             raise DeliveryError(names.line, report.remaining, report.error)
-        yield from ()
 
     return influxdb
 
@@ -122,11 +119,10 @@ def _influxdb(runs: LineRuns) -> AssetsDefinition:
 def _live_job(runs: LineRuns) -> JobDefinition:
     names = runs.names
 
-    # no outputs: one would be pickled and told as two more events; nor is the function annotated,
-    # since Dagster would take the annotation for an output
+    # no outputs: one would be pickled and told as two more events
     @op(name=f"{names.live_job}_batch", out={}, description="Takes what is sealed in the log.")
-    def batch(context: OpExecutionContext):  # type: ignore[no-untyped-def] # noqa: ANN202 - not an output
-        runs.take_batch(context)
+    def batch(context: OpExecutionContext) -> Iterator[Event]:
+        yield from runs.take_batch(context)
 
     @job(
         name=names.live_job,
@@ -144,15 +140,16 @@ def _rerun_job(runs: LineRuns) -> JobDefinition:
     names = runs.names
 
     @op(name=f"{names.rerun_job}_hour", out={}, description="Computes one dirty hour whole.")
-    def hour(context: OpExecutionContext):  # type: ignore[no-untyped-def] # noqa: ANN202 - not an output
+    def hour(context: OpExecutionContext) -> Iterator[Event]:
         asked = context.run.tags.get(HOUR_TAG)
         dirty = runs.engine.dirty_hours(names.line)
         chosen = hour_from_key(asked) if asked else next(iter(dirty), None)
         if chosen is None or chosen not in dirty:
             context.log.info("line '%s': nothing is dirty", names.line)
-            context.log.info("line '%s': hour %s again", names.line, partition_key(chosen))
-        runs.compute_hour(context, chosen, kind="rerun")
-        runs.deliver(context, RERUN_DRAIN_S)
+            return
+        context.log.info("line '%s': hour %s again", names.line, partition_key(chosen))
+        yield from runs.compute_hour(context, chosen, kind="rerun")
+        yield from runs.deliver(context, RERUN_DRAIN_S)
 
     @job(
         name=names.rerun_job,

@@ -40,12 +40,15 @@ class RedirectingComputeLogs(LocalComputeLogManager):
     def capture_logs(self, log_key: Sequence[str]) -> Iterator[CapturedLogContext]:
         """Redirects output to the step's files while the block runs."""
         paths = {io: self._path(log_key, IO_TYPE_EXTENSION[io]) for io in ComputeIOType}
-        with (
-            redirect_to_file(sys.stdout, str(paths[ComputeIOType.STDOUT])),
-            redirect_to_file(sys.stderr, str(paths[ComputeIOType.STDERR])),
-        ):
-            yield CapturedLogContext(log_key)
-        self._path(log_key, "complete").touch()
+        try:
+            with (
+                redirect_to_file(sys.stdout, str(paths[ComputeIOType.STDOUT])),
+                redirect_to_file(sys.stderr, str(paths[ComputeIOType.STDERR])),
+            ):
+                yield CapturedLogContext(log_key)
+        finally:
+            # tells the UI that no more will come
+            self._path(log_key, "complete").touch()
 
     def _path(self, log_key: Sequence[str], extension: str) -> Path:
         path = Path(self.get_captured_local_path(log_key, extension))

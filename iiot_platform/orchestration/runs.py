@@ -1,6 +1,6 @@
 """What runs do: take a batch, compute hours again, hand over to the database."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -30,6 +30,8 @@ Context = AssetExecutionContext | OpExecutionContext
 class LineRuns:
     """The work of one line's runs; every event is told after the ledger has committed.
 
+    Events are yielded: those that are logged reach Dagster only when the step ends well.
+
     Attributes:
         installation: what they work on.
         reporter: what they tell.
@@ -48,19 +50,19 @@ class LineRuns:
         """The engine."""
         return self.installation.engine
 
-    def take_batch(self, context: OpExecutionContext) -> None:
+    def take_batch(self, context: OpExecutionContext) -> Iterator[Event]:
         """Takes what lies behind the watermark, whatever the run's tags say."""
         line, row_cap = self.names.line, self.installation.plant.batches.row_cap
         report = until_committed(
-            lambda: self.engine.run_batch(line, run_id=context.run_id, row_cap=row_cap)
+            lambda: self.engine.run_batch(line, run_id=context.run.run_id, row_cap=row_cap)
         )
         if report is None:
             context.log.info("line '%s': nothing behind the watermark", line)
         else:
-            self._tell_batch(context, report)
-        self.deliver(context, LIVE_DRAIN_S)
+            yield from self._tell_batch(context, report)
+        yield from self.deliver(context, LIVE_DRAIN_S)
 
-    def _tell_batch(self, context: OpExecutionContext, report: BatchReport) -> None:
+    def _tell_batch(self, context: OpExecutionContext, report: BatchReport) -> Iterator[Event]:
         metadata = batch_metadata(report)
         context.log.info(
             "line '%s': offsets [%d, %d) in %.2f s, %d records behind",
@@ -73,10 +75,10 @@ class LineRuns:
         told = [hour for hour in report.hours if self._shown(context.log, hour.hour)]
         found = checks.completeness(self.engine, report.line, [(report.lo, report.hi)])
         for hour in told:
-            _emit(context, self.reporter.tables(hour, batch_tables(hour), metadata))
-            _emit(context, [self.reporter.completeness(found, hour.hour)])
+            yield from self.reporter.tables(hour, batch_tables(hour), metadata)
+            yield self.reporter.completeness(found, hour.hour)
         if told:
-            _emit(context, [self.reporter.freshness(self._freshness(), told[-1].hour)])
+            yield self.reporter.freshness(self._freshness(), told[-1].hour)
 
     def compute_hours(
         self,
@@ -84,12 +86,12 @@ class LineRuns:
         keys: Sequence[str],
         tables: Iterable[str],
         wanted: Iterable[AssetCheckKey],
-    ) -> None:
+    ) -> Iterator[Event]:
         """Computes hours whole under the current settings, oldest first."""
         chosen, chosen_checks = set(tables), set(wanted)
         hours = sorted(hour_from_key(key) for key in keys)
         for number, hour in enumerate(hours, 1):
-            report = self.compute_hour(
+            report = yield from self.compute_hour(
                 context, hour, kind="backfill", tables=chosen, wanted=chosen_checks
             )
             context.log.info(
@@ -100,7 +102,7 @@ class LineRuns:
                 report.total.get(READINGS.name, 0),
                 report.version,
             )
-        self.deliver(context, RERUN_DRAIN_S)
+        yield from self.deliver(context, RERUN_DRAIN_S)
 
     def compute_hour(
         self,
@@ -110,14 +112,14 @@ class LineRuns:
         kind: RerunKind,
         tables: Iterable[str] = tuple(ASSET_TABLES),
         wanted: Iterable[AssetCheckKey] | None = None,
-    ) -> HourReport:
+    ) -> Generator[Event, None, HourReport]:
         """Computes one hour whole; a backfill assigns the current settings, others keep theirs."""
         line, started = self.names.line, self.installation.clock()
         report = until_committed(
             lambda: self.engine.rerun(
                 line,
                 hour,
-                run_id=context.run_id,
+                run_id=context.run.run_id,
                 settings="current" if kind == "backfill" else "keep",
                 kind=kind,
             )
@@ -127,21 +129,18 @@ class LineRuns:
         if not self._shown(context.log, hour):
             return report
         chosen = set(tables)
-        _emit(
-            context,
-            self.reporter.tables(report, [t for t in ASSET_TABLES if t in chosen], metadata),
-        )
+        yield from self.reporter.tables(report, [t for t in ASSET_TABLES if t in chosen], metadata)
         asked = {self.names.completeness, self.names.freshness} if wanted is None else set(wanted)
         if self.names.completeness in asked:
             found = checks.completeness(self.engine, line, ranges)
-            _emit(context, [self.reporter.completeness(found, hour)])
+            yield self.reporter.completeness(found, hour)
         if self.names.freshness in asked:
-            _emit(context, [self.reporter.freshness(self._freshness(), hour)])
+            yield self.reporter.freshness(self._freshness(), hour)
         return report
 
     def deliver(
         self, context: Context, deadline_s: float, *, asked: bool = False
-    ) -> "DrainReport | None":
+    ) -> "Generator[Event, None, DrainReport | None]":
         """Feeds the database for a while; its failure is told and does not fail the run.
 
         Args:
@@ -155,7 +154,7 @@ class LineRuns:
         report = delivery.drain(self.names.line, deadline_s)
         if report.error is not None:
             context.log.warning("the database is behind by %d: %s", report.remaining, report.error)
-        _emit(context, self.reporter.delivery(report, asked=asked))
+        yield from self.reporter.delivery(report, asked=asked)
         return report
 
     def _freshness(self) -> checks.Freshness:
@@ -176,11 +175,6 @@ class LineRuns:
             partition_key(hour),
         )
         return False
-
-
-def _emit(context: Context, events: Iterable[Event]) -> None:
-    for event in events:
-        context.log_event(event)  # type: ignore[arg-type] # check evaluations are taken, not declared
 
 
 def _span(ranges: Sequence[tuple[int, int]]) -> dict[str, Any]:

@@ -1,6 +1,5 @@
-"""A small writer of capture logs, for tests that need one without a buffer."""
+"""Writes a capture log as the buffer does, without the buffer: for tests of its readers."""
 
-import hashlib
 import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
@@ -23,63 +22,45 @@ from iiot_platform.core.paths import Home
 
 def write_segments(
     home: Home, stream: str, records: Sequence[Record], *, rows: int = 1_000
-) -> list[Path]:
-    """Appends records to a stream as sealed segments of at most `rows`; returns their files."""
-    folder = home.capture / path_segment(stream)
-    folder.mkdir(parents=True, exist_ok=True)
+) -> tuple[int, int]:
+    """Appends records to a stream in segments of `rows`; returns the offsets [lo, hi)."""
+    home.capture.mkdir(parents=True, exist_ok=True)
     with closing(sqlite3.connect(home.manifest)) as manifest, manifest:
         manifest.execute("PRAGMA journal_mode=WAL")
         manifest.executescript(MANIFEST_DDL)
         manifest.execute(f"PRAGMA user_version={MANIFEST_VERSION}")
-        last = manifest.execute(
-            "SELECT hi, chain_hash FROM segments WHERE stream = ? ORDER BY lo DESC", (stream,)
-        ).fetchone()
-        lo, digest = (last[0], bytes.fromhex(last[1])) if last else (0, CHAIN_START)
-        paths = []
-        for part in _parts(records, rows):
-            digest = chain(digest, enumerate(part, lo))
-            path = folder / f"{lo}-{lo + len(part)}.parquet"
-            columns = [
-                range(lo, lo + len(part)),
-                *([getattr(record, name) for record in part] for name in SEGMENT_SCHEMA.names[1:]),
-            ]
-            arrays = [
-                pa.array(column, field.type)
-                for column, field in zip(columns, SEGMENT_SCHEMA, strict=True)
-            ]
-            pq.write_table(pa.table(arrays, schema=SEGMENT_SCHEMA), path)
-            received = [record.received_ts for record in part]
+        first, digest = manifest.execute(
+            "SELECT hi, chain_hash FROM segments WHERE stream = ? ORDER BY hi DESC LIMIT 1",
+            (stream,),
+        ).fetchone() or (0, CHAIN_START.hex())
+        lo = first
+        for start in range(0, len(records), rows):
+            part = list(enumerate(records[start : start + rows], start=lo))
+            digest = chain(bytes.fromhex(digest), part).hex()
+            path = _write(home.capture, stream, part)
+            received = [record.received_ts for _, record in part]
             manifest.execute(
-                "INSERT INTO segments VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO segments VALUES (?, ?, ?, ?, ?, ?, ?, '', ?, 0)",
                 (
-                    *(stream, lo, lo + len(part), path.stat().st_size),
-                    *(min(received), max(received), str(path.relative_to(home.capture))),
-                    *(hashlib.blake2b(path.read_bytes()).hexdigest(), digest.hex()),
+                    stream,
+                    lo,
+                    lo + len(part),
+                    (home.capture / path).stat().st_size,
+                    min(received),
                     max(received),
+                    path,
+                    digest,
                 ),
             )
             lo += len(part)
-            paths.append(path)
-    return paths
+    return first, lo
 
 
-def _parts(records: Sequence[Record], rows: int) -> list[Sequence[Record]]:
-    return [records[start : start + rows] for start in range(0, len(records), rows)]
-
-
-def signal_records(
-    line: str, times_ms: Sequence[int], *, device: str = "temperature", late_ms: int = 0
-) -> list[Record]:
-    """One signal reading per time, received `late_ms` after it."""
-    return [
-        Record(
-            source="mqtt",
-            topic=f"{line}/press/{device}",
-            payload=(
-                f'{{"LineName":"{line}","MachineName":"press","SensorName":"{device}",'
-                f'"SensorValue":{20 + ts % 7},"TimeStamp":{ts}}}'
-            ).encode(),
-            received_ts=(ts + late_ms) * 1_000,
-        )
-        for ts in times_ms
-    ]
+def _write(folder: Path, stream: str, part: list[tuple[int, Record]]) -> str:
+    columns = {"offset": [offset for offset, _ in part]} | {
+        name: [getattr(record, name) for _, record in part] for name in Record._fields
+    }
+    path = Path(path_segment(stream), f"{part[0][0]:012d}-{part[-1][0] + 1:012d}.parquet")
+    (folder / path).parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table(columns, schema=SEGMENT_SCHEMA), folder / path)
+    return str(path)

@@ -1,0 +1,210 @@
+"""Batches, backfills and failures on a real Dagster; its last test stops the servers."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from iiot_platform.config.plant_file import load_plant
+from iiot_platform.config.settings import Settings
+from iiot_platform.core.clock import MS_PER_HOUR, hour_of, now_ms, partition_key
+from iiot_platform.core.paths import Home
+from iiot_platform.engine.engine import Engine
+from iiot_platform.orchestration.naming import ASSET_TABLES, ATTEMPT_TAG, LineNames, line_names
+from tests.servers import dagster as dagster_server
+from tests.servers.capture_log import write_segments
+from tests.servers.dagster import Dagster, wait_for
+from tests.servers.lines import signal_records
+
+LINES = ("press_1", "Línea 2 (Nord)")
+BACKFILLED = 3
+RUN_TIMEOUT_S = 40.0
+
+ASSET = """query($key: AssetKeyInput!, $partitions: [String!]) {
+  assetNodeOrError(assetKey: $key) { ... on AssetNode {
+    isExecutable groupName
+    partitionStats { numMaterialized numFailed }
+    assetMaterializations(partitions: $partitions, limit: 50) {
+      partition runId metadataEntries { label ... on IntMetadataEntry { intValue } } }
+    assetObservations(limit: 1) { metadataEntries { label } }
+    assetChecksOrError { ... on AssetChecks { checks { name
+      executionForLatestMaterialization { status evaluation { success partition } } } } }
+  } } }"""
+RUNS = """query($filter: RunsFilter) { runsOrError(filter: $filter, limit: 50) { ... on Runs {
+  results { runId status tags { key value } } } } }"""
+LAUNCH = """mutation($params: LaunchBackfillParams!) {
+  launchPartitionBackfill(backfillParams: $params) { __typename
+    ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message } } }"""
+BACKFILL = """query($id: String!) { partitionBackfillOrError(backfillId: $id) {
+  ... on PartitionBackfill { status numPartitions runs(limit: 50) { runId status } } } }"""
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    root = tmp_path_factory.mktemp("installation")
+    plant = root / "plant.yaml"
+    plant.write_text(yaml.safe_dump({"lines": list(LINES)}), encoding="utf-8")
+    return Settings(home=Home(root / "var"), plant_path=plant)
+
+
+@pytest.fixture(scope="module")
+def names(settings: Settings) -> dict[str, LineNames]:
+    plant = load_plant(settings.plant_path, {})
+    return {names.line: names for names in line_names(plant.line_names)}
+
+
+@pytest.fixture(scope="module")
+def hour(settings: Settings) -> int:
+    """The hour of the newest data; earlier hours have some too."""
+    settings.home.root.mkdir(parents=True)
+    now = now_ms()
+    for line in LINES:
+        for back in range(BACKFILLED, -1, -1):
+            start = now - 60_000 - back * MS_PER_HOUR
+            write_segments(
+                settings.home, line, signal_records(line, range(start, start + 50_000, 500))
+            )
+    return hour_of(now - 60_000)
+
+
+@pytest.fixture(scope="module")
+def dagster(settings: Settings, hour: int) -> Iterator[Dagster]:  # noqa: ARG001 - data first
+    with dagster_server.running(settings) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def engine(settings: Settings) -> Iterator[Engine]:
+    engine = Engine(settings.home, load_plant(settings.plant_path, {}))
+    yield engine
+    engine.close()
+
+
+@pytest.fixture(scope="module")
+def caught_up(dagster: Dagster, engine: Engine) -> None:
+    wait_for(
+        lambda: all(engine.ledger.watermark(line) == engine.log.head(line) for line in LINES),
+        "a batch of every line",
+        RUN_TIMEOUT_S,
+    )
+    wait_for(lambda: len(runs(dagster, "SUCCESS")) >= len(LINES), "two good runs", RUN_TIMEOUT_S)
+
+
+@pytest.fixture(scope="module")
+def backfill(
+    dagster: Dagster,
+    caught_up: None,  # noqa: ARG001 - the live batches come first
+    names: dict[str, LineNames],
+    hour: int,
+) -> str:
+    """A backfill as the UI launches it; the daemon looks at backfills every 30 s."""
+    line = names[LINES[0]]
+    launched = dagster.graphql(
+        LAUNCH,
+        params={
+            "assetSelection": [{"path": line.table(table).path} for table in ASSET_TABLES],
+            "partitionNames": [partition_key(hour - back) for back in range(BACKFILLED, 0, -1)],
+            "fromFailure": False,
+        },
+    )["launchPartitionBackfill"]
+    assert launched["__typename"] == "LaunchBackfillSuccess", launched
+    return str(launched["backfillId"])
+
+
+def runs(dagster: Dagster, *statuses: str, **tags: str) -> list[dict[str, Any]]:
+    given = {"tags": [{"key": key, "value": value} for key, value in tags.items()]}
+    found = dagster.graphql(RUNS, filter={"statuses": list(statuses), **(given if tags else {})})
+    return [
+        {**run, "tags": {tag["key"]: tag["value"] for tag in run["tags"]}}
+        for run in found["runsOrError"]["results"]
+    ]
+
+
+def asset(dagster: Dagster, path: list[str], *partitions: str) -> Any:
+    return dagster.graphql(ASSET, key={"path": path}, partitions=list(partitions) or None)[
+        "assetNodeOrError"
+    ]
+
+
+@pytest.mark.usefixtures("caught_up", "backfill")
+def test_live_batches_materialize_their_hours(
+    dagster: Dagster, names: dict[str, LineNames], hour: int
+) -> None:
+    for line in LINES:
+        seen = asset(dagster, names[line].table("readings").path, partition_key(hour))
+        assert seen["groupName"] == names[line].safe
+        assert seen["partitionStats"]["numMaterialized"] == BACKFILLED + 1
+        figures = {
+            entry["label"]: entry.get("intValue")
+            for entry in seen["assetMaterializations"][-1]["metadataEntries"]
+        }
+        assert figures["dagster/partition_row_count"] == 100
+        checks = {
+            check["name"]: check["executionForLatestMaterialization"]
+            for check in seen["assetChecksOrError"]["checks"]
+        }
+        assert checks.keys() == {"completeness", "freshness"}
+        for check in checks.values():
+            assert check["status"] == "SUCCEEDED"
+            assert check["evaluation"]["partition"] == partition_key(hour)
+        raw = asset(dagster, names[line].raw.path)
+        assert not raw["isExecutable"]
+        assert raw["assetObservations"]
+
+
+@pytest.mark.usefixtures("caught_up", "backfill")
+def test_a_failed_run_is_overtaken_by_the_next_attempt(
+    dagster: Dagster, settings: Settings, engine: Engine
+) -> None:
+    line = LINES[1]
+    now = now_ms()
+    lo, head = write_segments(
+        settings.home, line, signal_records(line, range(now, now + 2_000, 100))
+    )
+    segment = engine.log.segments(line, lo, head)[0].path
+    hidden = _hide(segment)
+    wait_for(lambda: runs(dagster, "FAILURE"), "a failed run", RUN_TIMEOUT_S)
+    assert engine.ledger.watermark(line) < head
+    hidden.rename(segment)
+    wait_for(lambda: engine.ledger.watermark(line) == head, "the next attempt", RUN_TIMEOUT_S)
+    wait_for(
+        lambda: any(int(run["tags"].get(ATTEMPT_TAG, 0)) > 1 for run in runs(dagster, "SUCCESS")),
+        "a good run with a later attempt",
+        RUN_TIMEOUT_S,
+    )
+
+
+def test_a_backfill_is_one_run_that_covers_each_hour(
+    dagster: Dagster, backfill: str, names: dict[str, LineNames], hour: int
+) -> None:
+    def done() -> list[dict[str, Any]]:
+        found = dagster.graphql(BACKFILL, id=backfill)["partitionBackfillOrError"]["runs"]
+        ended = [run for run in found if run["status"] in {"SUCCESS", "FAILURE"}]
+        return found if found and len(ended) == len(found) else []
+
+    found = wait_for(done, "the backfill's run", RUN_TIMEOUT_S)
+    assert [run["status"] for run in found] == ["SUCCESS"]
+    keys = [partition_key(hour - back) for back in range(BACKFILLED, 0, -1)]
+    for table in ASSET_TABLES:
+        seen = asset(dagster, names[LINES[0]].table(table).path, *keys)
+        by_run = [
+            event["partition"]
+            for event in seen["assetMaterializations"]
+            if event["runId"] == found[0]["runId"]
+        ]
+        assert sorted(by_run) == keys
+
+
+@pytest.mark.usefixtures("caught_up")
+def test_no_process_is_left_after_stop(dagster: Dagster, settings: Settings) -> None:
+    assert len(dagster.family()) >= 3
+    assert dagster.stop() == []
+    assert list((settings.home.dagster / "compute_logs").glob("*/compute_logs/*.err"))
+
+
+def _hide(segment: Path) -> Path:
+    hidden = segment.with_suffix(".hidden")
+    segment.rename(hidden)
+    return hidden

@@ -1,0 +1,24 @@
+"""An installation for every test."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from dagster import DagsterInstance
+
+from iiot_platform.config.plant import Plant
+from iiot_platform.config.settings import Settings
+from iiot_platform.core.clock import MS_PER_HOUR, now_ms
+from iiot_platform.core.paths import Home
+from iiot_platform.orchestration.naming import line_names
+from tests.servers.site import LINES, Site
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    plant = Plant.model_validate({"lines": list(LINES)})
+    settings = Settings(home=Home(tmp_path / "var"), plant_path=tmp_path / "plant.yaml")
+    # in the middle of an hour, so that a few seconds never cross into the next
+    now = now_ms() // MS_PER_HOUR * MS_PER_HOUR + MS_PER_HOUR // 2
+    with DagsterInstance.ephemeral() as instance:
+        yield Site(settings, plant, instance, now, names=list(line_names(plant.line_names)))

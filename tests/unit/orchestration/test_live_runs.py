@@ -1,0 +1,226 @@
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from dagster import AssetKey, DagsterEventType, ExecuteInProcessResult
+
+from iiot_platform.core.clock import hour_start_ms, partition_key
+from iiot_platform.engine.engine import Engine
+from iiot_platform.engine.errors import CommitLostError
+from iiot_platform.engine.report import BatchReport, HourReport
+from iiot_platform.orchestration.naming import ASSET_TABLES, HOUR_TAG
+from iiot_platform.sinks.drain import DrainReport
+from tests.servers.site import Site
+
+
+def run(site: Site, job: str = "live_press_1", **tags: str) -> ExecuteInProcessResult:
+    return site.definitions.resolve_job_def(job).execute_in_process(
+        instance=site.instance, tags=tags, raise_on_error=False
+    )
+
+
+def materialized(result: ExecuteInProcessResult) -> list[tuple[str, str | None]]:
+    return [
+        (event.asset_key.path[-1], event.partition)
+        for event in result.get_asset_materialization_events()
+        if event.asset_key is not None
+    ]
+
+
+def figures(result: ExecuteInProcessResult, table: str) -> dict[str, object]:
+    """The figures of the last materialization of a table."""
+    found = [
+        event.materialization
+        for event in result.get_asset_materialization_events()
+        if event.asset_key == AssetKey(["press_1", table])
+    ]
+    return {name: value.value for name, value in found[-1].metadata.items()}
+
+
+def checks(result: ExecuteInProcessResult) -> list[tuple[str, str | None, bool]]:
+    return [
+        (event.check_name, event.partition, event.passed)
+        for event in result.get_asset_check_evaluations()
+    ]
+
+
+def test_a_new_hour_is_told_once_for_each_table(site: Site) -> None:
+    site.write("press_1", rows=100)
+    result = run(site)
+    hour = partition_key(site.hour)
+    assert result.success
+    assert materialized(result) == [(table, hour) for table in ASSET_TABLES]
+    assert checks(result) == [("completeness", hour, True), ("freshness", hour, True)]
+    seen = figures(result, "signal_anomalies")
+    assert seen["rows"] == seen["dagster/partition_row_count"] == 100
+    assert (seen["offset_lo"], seen["offset_hi"]) == (0, 100)
+    assert seen["complete"] is False
+    assert seen["line_anomaly_ratio"] == 0.0
+    assert seen["settings_version"] == site.plant.line_settings("press_1").version
+    assert figures(result, "valve_anomalies")["rows"] == 0
+
+
+def test_a_later_batch_tells_what_has_changed_and_what_stands(site: Site) -> None:
+    site.write("press_1", rows=100)
+    run(site)
+    site.now_ms += 20_000
+    site.write("press_1", rows=50)
+    result = run(site)
+    assert {table for table, _ in materialized(result)} < {*ASSET_TABLES}
+    seen = figures(result, "signals")
+    assert (seen["rows"], seen["dagster/partition_row_count"]) == (50, 150)
+    assert seen["version"] == 2
+
+
+def test_hours_of_one_batch_are_told_apart(site: Site) -> None:
+    site.write("press_1", back_hours=1)
+    site.write("press_1")
+    result = run(site)
+    hours = [partition_key(site.hour - 1), partition_key(site.hour)]
+    assert sorted({hour for _, hour in materialized(result)}) == hours
+    assert [check for check in checks(result) if check[0] == "freshness"] == [
+        ("freshness", hours[1], True)
+    ]
+
+
+def test_nothing_is_told_where_nothing_is_new(site: Site) -> None:
+    result = run(site)
+    assert result.success
+    assert materialized(result) == []
+
+
+def test_a_batch_costs_few_events(site: Site) -> None:
+    site.write("press_1")
+    result = run(site)
+    kinds = [event.event_type for event in result.all_events]
+    assert DagsterEventType.STEP_OUTPUT not in kinds
+    assert len(kinds) <= len(ASSET_TABLES) + 2 + 8
+
+
+def test_nothing_is_told_of_a_batch_that_was_not_committed(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.write("press_1")
+
+    def lost(*_: object, **__: object) -> None:
+        raise CommitLostError("press_1", "the watermark", 0, 1)
+
+    monkeypatch.setattr(Engine, "run_batch", lost)
+    result = run(site)
+    assert not result.success
+    assert materialized(result) == []
+
+
+def test_a_lost_commit_is_begun_anew(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.write("press_1")
+    real, calls = Engine.run_batch, []
+
+    def once_lost(engine: Engine, line: str, **options: Any) -> BatchReport | None:
+        calls.append(line)
+        if len(calls) < 3:
+            raise CommitLostError(line, "the watermark", 0, 1)
+        return real(engine, line, **options)
+
+    monkeypatch.setattr(Engine, "run_batch", once_lost)
+    result = run(site)
+    assert result.success
+    assert materialized(result)
+
+
+def test_an_hour_that_is_no_partition_is_computed_and_not_told(site: Site) -> None:
+    site.now_ms = hour_start_ms(438_000)  # 2019-12-20, before the first partition
+    site.write("press_1")
+    result = run(site)
+    assert result.success
+    assert materialized(result) == []
+    assert site.engine().ledger.watermark("press_1") == 100
+
+
+def test_a_backlog_is_not_fresh(site: Site) -> None:
+    site.write("press_1", back_hours=1, rows=200)
+    site.plant = site.plant.model_copy(
+        update={"batches": site.plant.batches.model_copy(update={"row_cap": 100})}
+    )
+    assert ("freshness", partition_key(site.hour - 1), False) in checks(run(site))
+    assert ("freshness", partition_key(site.hour - 1), True) in checks(run(site))
+
+
+@pytest.mark.parametrize("tagged", [True, False])
+def test_a_rerun_does_the_dirty_hour_with_the_settings_it_had(
+    site: Site, monkeypatch: pytest.MonkeyPatch, *, tagged: bool
+) -> None:
+    site.write("press_1", back_hours=2)
+    run(site)
+    hour = site.hour - 2
+    monkeypatch.setattr(Engine, "dirty_hours", lambda _, __: [hour])
+    asked = []
+    real = Engine.rerun
+
+    def rerun(engine: Engine, line: str, hour: int, **options: Any) -> HourReport:
+        asked.append((line, hour, options["settings"], options["kind"]))
+        return real(engine, line, hour, **options)
+
+    monkeypatch.setattr(Engine, "rerun", rerun)
+    tags = {HOUR_TAG: partition_key(hour)} if tagged else {}
+    result = run(site, "rerun_press_1", **tags)
+    assert asked == [("press_1", hour, "keep", "rerun")]
+    assert materialized(result) == [(table, partition_key(hour)) for table in ASSET_TABLES]
+    assert figures(result, "signals")["dagster/partition_row_count"] == 100
+
+
+def test_a_rerun_of_an_hour_that_is_clean_by_now_does_nothing(site: Site) -> None:
+    result = run(site, "rerun_press_1", **{HOUR_TAG: partition_key(site.hour)})
+    assert result.success
+    assert materialized(result) == []
+
+
+@dataclass
+class FakeDelivery:
+    """A database whose reports are given."""
+
+    reports: list[DrainReport]
+    deadlines: list[float] = field(default_factory=list)
+
+    def due(self, line: str) -> bool:
+        return bool(self.reports) and line == "press_1"
+
+    def drain(self, line: str, deadline_s: float) -> DrainReport:
+        assert line == "press_1"
+        self.deadlines.append(deadline_s)
+        return self.reports.pop(0)
+
+
+def test_the_database_is_told_of_when_it_has_everything(site: Site) -> None:
+    site.delivery = lambda _: FakeDelivery(
+        [
+            DrainReport(points=5, entries=1, remaining=2),
+            DrainReport(points=9, entries=2),
+            DrainReport(),
+        ]
+    )
+    results = [run(site) for _ in range(3)]
+    assert [materialized(result) for result in results] == [[], [("influxdb", None)], []]
+    assert [checks(result) for result in results] == [
+        [("delivery", None, True)],
+        [("delivery", None, True)],
+        [],
+    ]
+
+
+def test_a_database_that_is_away_fails_its_check_and_not_the_batch(site: Site) -> None:
+    site.delivery = lambda _: FakeDelivery([DrainReport(remaining=3, error="not reachable")])
+    site.write("press_1")
+    result = run(site)
+    assert result.success
+    assert ("delivery", None, False) in checks(result)
+    assert ("influxdb", None) not in materialized(result)
+    assert ("signals", partition_key(site.hour)) in materialized(result)
+
+
+def test_the_sensor_feeds_a_database_that_is_behind_while_nothing_is_new(site: Site) -> None:
+    site.delivery = lambda _: FakeDelivery([DrainReport()])
+    (request,) = site.tick().run_requests
+    site.now_ms += 5_000
+    (again,) = site.tick().run_requests
+    assert request.job_name == again.job_name == "live_press_1"
+    assert request.run_key != again.run_key

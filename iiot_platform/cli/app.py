@@ -27,8 +27,26 @@ class CommandEntry(NamedTuple):
 
 
 COMMANDS: Final[Mapping[str, CommandEntry]] = {
+    "demo": CommandEntry(
+        "iiot_platform.cli.demo:demo", "Run the whole platform with a simulated plant."
+    ),
+    "status": CommandEntry(
+        "iiot_platform.cli.status:status", "Show what was captured and computed, per line."
+    ),
+    "tables": CommandEntry(
+        "iiot_platform.cli.tables:tables", "List the tables, or show the newest rows of one."
+    ),
     "validate": CommandEntry(
         "iiot_platform.cli.validate:validate", "Check a plant file and show what follows from it."
+    ),
+    "capture": CommandEntry(
+        "iiot_platform.cli.capture:capture", "Capture messages into the log (the buffer service)."
+    ),
+    "batch": CommandEntry(
+        "iiot_platform.cli.batch:batch", "Compute what was captured, without Dagster."
+    ),
+    "simulate": CommandEntry(
+        "iiot_platform.cli.simulate:simulate", "Publish a simulated plant or replay a recording."
     ),
 }
 """A new command is a module of this package and a line here.

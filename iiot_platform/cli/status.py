@@ -1,0 +1,120 @@
+"""`iiot status`: where the plant stands."""
+
+import json
+from typing import Annotated
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from iiot_platform.config.plant_file import load_plant
+from iiot_platform.config.settings import Settings
+from iiot_platform.core.clock import MS_PER_S, from_ms
+from iiot_platform.engine.status import LineStatus, PlantStatus, StatusReader
+
+_MINUTE_S = 60
+_HOUR_S = 3_600
+
+
+def status(
+    context: typer.Context,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show per line what was captured and computed, and what lies between."""
+    settings = Settings.from_environ(context.obj)
+    lines = (
+        load_plant(settings.plant_path, context.obj).line_names
+        if settings.plant_path.exists()
+        else ()
+    )
+    reader = StatusReader(settings.home, lines)
+    found = reader.read()
+    reader.close()
+    if as_json:
+        typer.echo(json.dumps(found.as_json(), indent=2, ensure_ascii=False))
+        return
+    console = Console(highlight=False)
+    console.print(_buffer(found), soft_wrap=True)
+    if not found.lines:
+        console.print(f"nothing captured in {escape(str(settings.home.root))} yet", soft_wrap=True)
+        return
+    console.print(_table(found))
+    for line in found.lines:
+        for remark in _remarks(line, found.at_ms):
+            console.print(f"{escape(line.line)}: {escape(remark)}", soft_wrap=True)
+
+
+def _buffer(found: PlantStatus) -> str:
+    buffer = found.buffer
+    if buffer.written_ms is None:
+        return "buffer: [yellow]never ran here[/yellow]; start it with 'iiot capture'"
+    if not buffer.running:
+        since = from_ms(buffer.written_ms)
+        return f"buffer: [red]not running[/red] since {since:%Y-%m-%d %H:%M:%S} UTC"
+    sources = ", ".join(f"{name} {state}" for name, state in buffer.sources.items())
+    trouble = f"; [red]{escape(buffer.storage_error)}[/red]" if buffer.storage_error else ""
+    return f"buffer: [green]running[/green]; {escape(sources)}{trouble}"
+
+
+def _table(found: PlantStatus) -> Table:
+    table = Table(
+        title=f"{from_ms(found.at_ms):%Y-%m-%d %H:%M:%S} UTC",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+    )
+    table.add_column("line", overflow="fold")
+    for heading in ("captured", "computed", "lag", "waiting", "last batch", "p50 / p95"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("anomalies", justify="right")
+    for line in found.lines:
+        last, p50, p95 = line.batches.last_ms, line.batches.seconds_p50, line.batches.seconds_p95
+        table.add_row(
+            escape(line.line),
+            f"{line.captured:,}",
+            f"{line.consumed:,}",
+            f"{line.lag_rows:,}",
+            _age(line.lag_s),
+            "never" if last is None else f"{_age((found.at_ms - last) / MS_PER_S)} ago",
+            "" if p50 is None or p95 is None else f"{p50:.2f} / {p95:.2f} s",
+            f"{line.anomalies:,}",
+        )
+    return table
+
+
+def _remarks(line: LineStatus, at_ms: int) -> list[str]:
+    """What a line's row has no room for."""
+    remarks = [
+        f"{line.rate_per_s:.1f} messages/s, {line.batches.count:,} batches,"
+        f" {sum(line.rows.values()):,} rows"
+    ]
+    if line.sink.pending:
+        remarks.append(f"database: {line.sink.pending:,} entries to write")
+    if line.quarantined:
+        reasons = ", ".join(f"{reason} {count:,}" for reason, count in line.quarantined.items())
+        remarks.append(f"set aside: {reasons}")
+    if line.dirty:
+        hours = ", ".join(f"{hour} ({', '.join(why)})" for hour, why in line.dirty.items())
+        remarks.append(f"to be computed again: {hours}")
+    if line.sink.message:
+        remarks.append(f"database: {line.sink.failures} failures, {line.sink.message}")
+    if line.sink.rejected:
+        remarks.append(f"database: {line.sink.rejected} entries refused and set aside")
+    silent = sorted((at, topic) for topic, at in line.devices.items())[:1]
+    remarks += [
+        f"longest silent: {topic}, {_age((at_ms - at) / MS_PER_S)}"
+        for at, topic in silent
+        if at_ms - at > _MINUTE_S * MS_PER_S
+    ]
+    return remarks
+
+
+def _age(seconds: float) -> str:
+    if seconds < _MINUTE_S:
+        return f"{seconds:.1f} s"
+    if seconds < _HOUR_S:
+        return f"{seconds / _MINUTE_S:.0f} min"
+    return f"{seconds / _HOUR_S:.1f} h"

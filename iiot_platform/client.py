@@ -1,0 +1,259 @@
+"""The computed tables as pandas frames, for notebooks and scripts.
+
+from iiot_platform.client import Client
+
+client = Client("var")
+client.tables()
+client.table("line1", "signal_anomalies", start="2026-11-22 08:00", sensor_name="oil_pressure")
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+import duckdb
+import pandas as pd
+import pyarrow as pa
+import sqlalchemy as sa
+
+from iiot_platform.core import schema
+from iiot_platform.core.clock import hour_of, now_ms, to_ms
+from iiot_platform.core.errors import AnalysisError, StorageError, nearest
+from iiot_platform.core.paths import Home
+from iiot_platform.engine import ledger_schema as db
+from iiot_platform.engine.ledger import Ledger
+from iiot_platform.engine.table_store import TableStore
+
+Moment = str | datetime
+_NULLABLE: Final = {pa.int64(): "Int64", pa.bool_(): "boolean"}
+_LISTINGS: Final = 2
+
+
+class UnknownNameError(AnalysisError):
+    """A line, table or column was asked for that is not there."""
+
+    def __init__(self, what: str, name: str, valid: Iterable[str]) -> None:
+        super().__init__(f"no {what} is called '{name}'; {nearest(name, valid)}")
+
+
+class Client:
+    """Reads the tables below one home; any number of clients may read while batches run.
+
+    Args:
+        home: the folder of all state (`IIOT_HOME`).
+
+    Raises:
+        StorageError: nothing has been computed there.
+    """
+
+    def __init__(self, home: str | Path | Home = "var") -> None:
+        self._home = home if isinstance(home, Home) else Home(Path(home).expanduser().absolute())
+        if not self._home.ledger.exists():
+            raise StorageError(
+                f"'{self._home.root}' holds no ledger: nothing has been computed there yet, or"
+                " it is another folder; give the one that IIOT_HOME names"
+            )
+        self._ledger = Ledger.at(self._home.ledger)
+        self._store = TableStore(self._home)
+
+    def close(self) -> None:
+        """Closes the ledger."""
+        self._ledger.close()
+
+    def lines(self) -> list[str]:
+        """The lines that have anything computed, in alphabetical order."""
+        query = sa.select(db.PARTITIONS.c.line).distinct().order_by(db.PARTITIONS.c.line)
+        with self._ledger.reading() as connection:
+            return list(connection.execute(query).scalars())
+
+    def tables(self, line: str | None = None) -> pd.DataFrame:
+        """What there is: one row per line and table with its rows, bytes and first and last time.
+
+        Raises:
+            UnknownNameError: there is no such line.
+        """
+        files = db.FILES.c
+        query = (
+            sa.select(
+                files.line,
+                files.table_name.label("table"),
+                sa.func.sum(files.rows).label("rows"),
+                sa.func.sum(files.bytes).label("bytes"),
+                sa.func.min(files.min_ts).label("first"),
+                sa.func.max(files.max_ts).label("last"),
+            )
+            .where(files.dropped_version.is_(None))
+            .group_by(files.line, files.table_name)
+            .order_by(files.line, files.table_name)
+        )
+        if line is not None:
+            query = query.where(files.line == self._known(line))
+        with self._ledger.reading() as connection:
+            result = connection.execute(query)
+            found = pd.DataFrame(result.all(), columns=list(result.keys()))
+        numbers = dict.fromkeys(("rows", "bytes", "first", "last"), "int64")
+        found = found.astype({"line": "str", "table": "str", **numbers})
+        for name in ("first", "last"):
+            found[name] = pd.to_datetime(found[name], unit="ms", utc=True).astype(
+                "datetime64[ms, UTC]"
+            )
+        return found
+
+    def table(
+        self,
+        line: str,
+        table: str,
+        *,
+        start: Moment | None = None,
+        end: Moment | None = None,
+        last: int | None = None,
+        **tags: str | Iterable[str],
+    ) -> pd.DataFrame:
+        """Rows of a table, in order of time.
+
+        Args:
+            line: name of the line.
+            table: name of the table, such as `signals`; `tables()` lists them.
+            start: first time; text such as `2026-11-22 08:00`, or a datetime. A time without a
+                zone is UTC.
+            end: time behind the last one.
+            last: only the newest rows, at most this many.
+            **tags: one value or several that a tag may have, such as `sensor_name="oil_pressure"`
+                or `machine_name=["press", "conveyor"]`.
+
+        Returns:
+            One row per reading or cycle; `ts` is aware (UTC), whole numbers that may be missing
+            are `Int64`. Empty with the table's columns where nothing was found.
+
+        Raises:
+            UnknownNameError: there is no such line, table or tag.
+            AnalysisError: a time can not be understood.
+            StorageError: the tables can not be read.
+        """
+        if table not in schema.TABLES:
+            raise UnknownNameError("table", table, schema.TABLES)
+        found = schema.TABLES[table]
+        where = [
+            *_between(start, end),
+            *(_tag_is(found, name, values) for name, values in tags.items()),
+        ]
+        span = _hours(start, end)
+        line = self._known(line)
+        rows = self._newest(line, found, span, where, last) if last else None
+        if rows is None:
+            rows = self._select(line, found, span, where, last)
+        return _frame(found, rows)
+
+    def _known(self, line: str) -> str:
+        lines = self.lines()
+        if line not in lines:
+            raise UnknownNameError("line", line, lines)
+        return line
+
+    def _newest(
+        self, line: str, table: schema.Table, span: range, where: list[str], last: int
+    ) -> pa.Table | None:
+        """The newest rows from the newest hours that hold enough of them; None: all are needed."""
+        hours = [hour for hour in self._ledger.hours(line) if hour in span]
+        count = 1
+        while count < len(hours):
+            newest = range(hours[-count], span.stop)
+            rows = self._select(line, table, newest, where, last)
+            if len(rows) >= last:
+                return rows
+            count *= 4
+        return None
+
+    def _select(
+        self, line: str, table: schema.Table, span: range, where: list[str], last: int | None
+    ) -> pa.Table:
+        """Rows of the files that count now.
+
+        A file that no longer counts goes only after a grace period, so a missing one means that
+        the list is older than that: it is made once more.
+        """
+        error: duckdb.Error | None = None
+        for _ in range(_LISTINGS):
+            paths = self._ledger.files_between(line, table.name, span.start, span.stop)
+            if not paths:
+                return table.arrow.empty_table()
+            files = [str(self._store.path(path)) for path in paths]
+            try:
+                return _query(table, files, where, last)
+            except duckdb.Error as failed:
+                error = failed
+        raise StorageError(f"table '{table.name}' of '{line}' can not be read: {error}") from error
+
+
+def _query(table: schema.Table, files: list[str], where: list[str], last: int | None) -> pa.Table:
+    names = ", ".join(_name(name) for name in table.arrow.names)
+    listed = ", ".join(_literal(file) for file in files)
+    order = [name for name in ("ts", "offset", "sub") if name in table.arrow.names]
+    order += [name for name in table.key if name not in order]
+    sql = f"SELECT {names} FROM read_parquet([{listed}], hive_partitioning = false)"
+    if where:
+        sql += f" WHERE {' AND '.join(where)}"
+    if last is not None:
+        sql += f" ORDER BY {', '.join(f'{_name(n)} DESC' for n in order)} LIMIT {int(last)}"
+        sql = f"SELECT * FROM ({sql})"
+    sql += f" ORDER BY {', '.join(map(_name, order))}"
+    with closing(duckdb.connect()) as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        found: pa.Table = connection.sql(sql).to_arrow_table().cast(table.arrow)
+    return found
+
+
+def _frame(table: schema.Table, rows: pa.Table) -> pd.DataFrame:
+    frame: pd.DataFrame = rows.to_pandas(integer_object_nulls=True)
+    types: Mapping[str, str] = {
+        column.name: _NULLABLE[column.type]
+        for column in table.columns
+        if column.nullable and column.type in _NULLABLE
+    }
+    return frame.astype(types)
+
+
+def _hours(start: Moment | None, end: Moment | None) -> range:
+    """The hours that hold times of [start, end)."""
+    first = 0 if start is None else hour_of(_ms(start))
+    behind = hour_of(now_ms()) + _AHEAD_HOURS if end is None else hour_of(_ms(end) - 1) + 1
+    return range(first, max(first, behind))
+
+
+_AHEAD_HOURS: Final = 24 * 366
+"""Further ahead than any row that is accepted."""
+
+
+def _between(start: Moment | None, end: Moment | None) -> Iterator[str]:
+    for moment, operator in ((start, ">="), (end, "<")):
+        if moment is not None:
+            yield f"ts {operator} make_timestamptz({_ms(moment) * 1_000})"
+
+
+def _tag_is(table: schema.Table, name: str, values: str | Iterable[str]) -> str:
+    if name not in table.names("tag"):
+        raise UnknownNameError(f"tag of '{table.name}'", name, table.names("tag"))
+    listed = [values] if isinstance(values, str) else list(values)
+    return f"{_name(name)} IN ({', '.join(map(_literal, listed))})" if listed else "false"
+
+
+def _ms(moment: Moment) -> int:
+    try:
+        stamp = pd.Timestamp(moment)
+    except ValueError as error:
+        raise AnalysisError(
+            f"'{moment}' is no time; write it as '2026-11-22 08:00' or give a datetime"
+        ) from error
+    if stamp.tzinfo is None:
+        stamp = stamp.tz_localize("UTC")
+    return to_ms(stamp.to_pydatetime(warn=False))
+
+
+def _name(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"

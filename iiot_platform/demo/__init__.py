@@ -1,0 +1,1 @@
+"""The whole platform in one terminal: broker, buffer, simulator and Dagster, supervised."""

@@ -1,0 +1,100 @@
+"""Dagster's three processes as the demo's children, each started when the one before is ready."""
+
+from collections.abc import Callable, Iterator
+from typing import Final
+
+import psutil
+
+from iiot_platform.demo.children import Child, Command
+from iiot_platform.demo.installation import DemoInstallation
+from iiot_platform.orchestration import processes
+from iiot_platform.orchestration.instance import prepare_instance
+from iiot_platform.orchestration.naming import KIND_TAG, LIVE
+
+_FAILED_RUNS: Final = """
+query($filter: RunsFilter!) {
+  runsOrError(filter: $filter, limit: 10000) { ... on Runs { results { runId } } }
+}
+"""
+
+
+class DagsterChildren:
+    """Code server, then daemon and web server.
+
+    Args:
+        demo: what is started.
+        make: makes a child of a command.
+    """
+
+    def __init__(self, demo: DemoInstallation, make: Callable[[Command], Child]) -> None:
+        self._demo = demo
+        self._make = make
+        self._code_port = demo.ports["dagster-code"]
+        self._port = demo.ports["dagster"]
+        self._code: Child | None = None
+        self._others: list[Child] = []
+        self.ready = False
+
+    def start(self) -> None:
+        """Start the code server."""
+        prepare_instance(self._demo.settings.home)
+        self._code = self._child(
+            processes.code_server(self._demo.settings, self._demo.environ, port=self._code_port)
+        )
+
+    def advance(self) -> None:
+        """Start what can be started now, and see whether all of it is ready."""
+        demo = self._demo
+        if self.ready or self._code is None or not self._code.running:
+            return
+        if not self._others:
+            if processes.code_server_ready(self._code_port):
+                self._others = [
+                    self._child(
+                        processes.daemon(demo.settings, demo.environ, code_port=self._code_port)
+                    ),
+                    self._child(
+                        processes.webserver(
+                            demo.settings,
+                            demo.environ,
+                            code_port=self._code_port,
+                            port=self._port,
+                        )
+                    ),
+                ]
+        else:
+            self.ready = processes.webserver_ready(self._port)
+
+    def watch(self) -> None:
+        """Start again what has died."""
+        for child in self.children():
+            child.watch()
+
+    def children(self) -> Iterator[Child]:
+        """Those that were started: daemon and web server, then the code server."""
+        yield from self._others
+        if self._code is not None:
+            yield self._code
+
+    def daemon(self) -> list[Child]:
+        """The one that starts runs."""
+        return self._others[:1]
+
+    def working(self) -> list[psutil.Process]:
+        """Processes of runs."""
+        return [] if self._code is None else self._code.family()[1:]
+
+    def failed_batches(self, since_ms: int) -> int | None:
+        """Live runs that have failed since a time; None where the web server does not say."""
+        tags = [{"key": KIND_TAG, "value": LIVE}]
+        wanted = {"statuses": ["FAILURE"], "tags": tags, "createdAfter": since_ms / 1_000}
+        try:
+            answer = processes.graphql(self._port, _FAILED_RUNS, {"filter": wanted})
+            return len(answer["runsOrError"]["results"])
+        except (OSError, RuntimeError, KeyError):
+            return None
+
+    def _child(self, command: processes.Command) -> Child:
+        child = self._make(Command(command.name, command.argv, command.environ))
+        child.start()
+        return child

@@ -1,0 +1,152 @@
+"""The demo's plant file, ports and command lines."""
+
+import re
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from iiot_platform.config.plant import Plant
+from iiot_platform.config.plant_file import load_plant
+from iiot_platform.config.settings import PLANT_FILE, Settings
+from iiot_platform.core.errors import ConfigError
+from iiot_platform.demo.children import Command
+from iiot_platform.demo.ports import HOST, choose_ports
+from simulator import BrokerAddress, plant_yaml
+from simulator.scenario_file import DEFAULT_SCENARIO, load_scenario
+
+_SYSTEM_FOLDERS: Final = "/usr/sbin:/usr/local/sbin:/opt/homebrew/sbin"
+_PORT: Final = re.compile(r"(?m)^(\s*(?:-\s+)?port:\s*)\d+")
+_PACKAGES: Final = Path(__file__).resolve().parents[2]
+_MOSQUITTO: Final = """\
+listener {port} {host}
+allow_anonymous true
+persistence true
+persistence_location {folder}/
+autosave_interval 1000
+autosave_on_changes true
+max_queued_messages 0
+max_queued_bytes 1073741824
+max_inflight_messages 0
+persistent_client_expiration 7d
+"""
+
+
+@dataclass(frozen=True)
+class DemoOptions:
+    """How the demo is run.
+
+    Attributes:
+        seconds: how long after everything is ready; None: until it is stopped.
+        history_s: how far back the simulated plant begins.
+        scenario: what is simulated; None: the default plant.
+    """
+
+    seconds: float | None = None
+    history_s: float = 3_600.0
+    scenario: Path | None = None
+
+
+class PlantPortError(ConfigError):
+    """The plant file of the demo does not say which port its broker has."""
+
+    def __init__(self, path: Path, port: int) -> None:
+        super().__init__(
+            f"{path} should have one source with 'host: {HOST}' and 'port: {port}': the demo"
+            " brings its own broker. Mend it, or remove the file and it is written anew"
+        )
+
+
+@dataclass(frozen=True)
+class DemoInstallation:
+    """What the demo starts.
+
+    Attributes:
+        settings: those of its home, with the plant file and the address of Dagster's UI.
+        plant: the simulated plant.
+        ports: of the broker, Dagster's UI and its code server.
+        options: how it is run.
+        environ: the environment that everything inherits.
+    """
+
+    settings: Settings
+    plant: Plant
+    ports: Mapping[str, int]
+    options: DemoOptions
+    environ: Mapping[str, str]
+
+    @classmethod
+    def prepare(cls, environ: Mapping[str, str], options: DemoOptions) -> "DemoInstallation":
+        """Choose ports and write the plant file where there is none.
+
+        Raises:
+            ConfigError: the plant file or the environment is wrong.
+        """
+        given = Settings.from_environ(environ)
+        home = given.home
+        ports = choose_ports(home.root / "ports.json")
+        path = home.root / PLANT_FILE
+        _write_plant(path, options, ports["mqtt"])
+        url = f"http://{HOST}:{ports['dagster']}"
+        search = (str(_PACKAGES), *filter(None, environ.get("PYTHONPATH", "").split(":")))
+        inherited = {
+            **environ,
+            "IIOT_HOME": str(home.root),
+            "IIOT_PLANT": str(path),
+            "DAGSTER_UI_URL": url,
+            "PYTHONPATH": ":".join(dict.fromkeys(search)),
+            "PYTHONUNBUFFERED": "1",
+        }
+        # compiled modules halve the start of every process
+        inherited.pop("PYTHONDONTWRITEBYTECODE", None)
+        plant = load_plant(path, inherited)
+        if [(s.host, s.port) for s in plant.sources] != [(HOST, ports["mqtt"])]:
+            raise PlantPortError(path, ports["mqtt"])
+        settings = replace(given, plant_path=path, dagster_url=url)
+        return cls(settings, plant, ports, options, inherited)
+
+    def broker(self) -> Command:
+        """Mosquitto where the machine has it, else the broker of this package."""
+        port = self.ports["mqtt"]
+        path = f"{self.environ.get('PATH', '')}:{_SYSTEM_FOLDERS}"
+        mosquitto = shutil.which("mosquitto", path=path)
+        if mosquitto is None or self.environ.get("IIOT_DEMO_BROKER") == "embedded":
+            argv = (sys.executable, "-m", "iiot_platform.demo.broker", str(port))
+            return Command("broker", argv, self.environ)
+        folder = self.settings.home.root / "broker"
+        folder.mkdir(parents=True, exist_ok=True)
+        config = folder / "mosquitto.conf"
+        config.write_text(_MOSQUITTO.format(port=port, host=HOST, folder=folder), encoding="utf-8")
+        return Command("broker", (mosquitto, "-c", str(config)), self.environ)
+
+    def buffer(self) -> Command:
+        """The buffer service."""
+        where = ("--plant", str(self.settings.plant_path), "--home", str(self.settings.home.root))
+        argv = (sys.executable, "-m", "buffer_service", *where)
+        return Command("buffer", argv, self.environ)
+
+    def simulator(self) -> Command:
+        """The simulated plant: its history as fast as the broker takes it, then live."""
+        scenario = self.options.scenario
+        argv = (
+            *(sys.executable, "-m", "simulator", "run", "--json"),
+            *("--home", str(self.settings.home.root)),
+            *("--host", HOST, "--port", str(self.ports["mqtt"])),
+            *("--history", str(self.options.history_s)),
+            *(() if scenario is None else ("--scenario", str(scenario))),
+        )
+        return Command("simulator", argv, self.environ)
+
+
+def _write_plant(path: Path, options: DemoOptions, port: int) -> None:
+    """The plant file of the scenario; one that is there keeps everything but its port."""
+    if path.exists():
+        text = path.read_text(encoding="utf-8")
+        text = _PORT.sub(rf"\g<1>{port}", text, count=1)
+    else:
+        broker = BrokerAddress(host=HOST, port=port)
+        text = plant_yaml(load_scenario(options.scenario or DEFAULT_SCENARIO), broker)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")

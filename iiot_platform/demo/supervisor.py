@@ -1,0 +1,258 @@
+"""The demo itself: starts everything in order, watches it, stops it in order."""
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Final
+
+import psutil
+
+from iiot_platform.core.clock import MS_PER_S
+from iiot_platform.core.errors import PlatformError
+from iiot_platform.demo import outcome, ports
+from iiot_platform.demo.children import Child, Command, adopt_orphans, reap, stop_together
+from iiot_platform.demo.dagster import DagsterChildren
+from iiot_platform.demo.display import Display, sentence
+from iiot_platform.demo.installation import DemoInstallation
+from iiot_platform.demo.outcome import Outcome
+from iiot_platform.demo.progress import Progress
+from simulator.scenario_file import DEFAULT_SCENARIO, load_scenario
+
+START_TIMEOUT_S: Final = 120.0
+DRAIN_TIMEOUT_S: Final = 90.0
+STOP_S: Final = 13.0
+_SIMULATOR_STOP_S: Final = 4.0
+_BUFFER_STOP_S: Final = 5.0
+_RUNS_END_S: Final = 2.0
+_REAP_S: Final = 1.0
+_POLL_S: Final = 0.25
+_LOOK_EVERY_S: Final = 1.0
+_SHOW_EVERY_S: Final = 3.0
+_ADDRESSES_EVERY_S: Final = 30.0
+_SETTLED_MS: Final = 1_000
+
+
+class DemoStartError(PlatformError):
+    """A part of the demo does not become ready."""
+
+    def __init__(self, what: str, hint: str) -> None:
+        super().__init__(f"the {what} is not ready. {hint}")
+
+
+class Supervisor:
+    """One run of the demo.
+
+    Args:
+        demo: what is started.
+        display: where it tells how it goes.
+    """
+
+    def __init__(self, demo: DemoInstallation, display: Display) -> None:
+        self._demo = demo
+        self._home = demo.settings.home
+        self._display = display
+        self._stopping = False
+        self._progress = Progress(self._home, demo.plant.line_names)
+        self._broker = self._make(demo.broker())
+        self._buffer = self._make(demo.buffer())
+        self._simulator = self._make(demo.simulator())
+        self._dagster = DagsterChildren(demo, self._make)
+        self._failed_batches: int | None = None
+        self._phase = "starting"
+        self._looked_at = 0.0
+        self._shown_at = 0.0
+        self._addresses_at = 0.0
+
+    def run(self) -> Outcome | None:
+        """Run until it is stopped, or for the seconds that are asked for.
+
+        Returns:
+            What it proved; None where it was stopped or has no end.
+
+        Raises:
+            DemoStartError: a part does not become ready.
+        """
+        began = time.monotonic()
+        adopt_orphans()
+        try:
+            with self._signals():
+                try:
+                    completed = self._through()
+                finally:
+                    self._stop()
+            self._progress.look()
+            return self._outcome(time.monotonic() - began) if completed else None
+        finally:
+            self._progress.close()
+
+    def _through(self) -> bool:
+        """Start, run and drain; False where it was stopped before."""
+        self._broker.start()
+        self._buffer.start()
+        self._dagster.start()
+        self._wait("broker", self._broker, lambda: ports.answers(self._demo.ports["mqtt"]))
+        self._wait(
+            "buffer",
+            self._buffer,
+            lambda: self._progress.buffer_connected(self._buffer.pid, _SETTLED_MS),
+        )
+        self._start_simulator()
+        self._wait("Dagster", self._dagster_child(), lambda: self._dagster.ready)
+        self._phase = "running"
+        seconds = self._demo.options.seconds
+        end = None if seconds is None else time.monotonic() + seconds
+        while not self._stopping and (end is None or time.monotonic() < end):
+            self._tick()
+        if not self._stopping:
+            self._drain()
+        return not self._stopping
+
+    def _dagster_child(self) -> Child:
+        return next(child for child in self._dagster.children())
+
+    def _wait(self, what: str, child: Child, ready: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not self._stopping and not ready():
+            if time.monotonic() > deadline:
+                raise DemoStartError(what, child.last_words())
+            self._tick()
+
+    def _tick(self) -> None:
+        """Look after everything once."""
+        time.sleep(_POLL_S)
+        for child in (self._broker, self._buffer):
+            child.watch()
+        self._watch_simulator()
+        self._dagster.watch()
+        self._dagster.advance()
+        now = time.monotonic()
+        if now - self._looked_at >= _LOOK_EVERY_S:
+            self._looked_at = now
+            self._progress.look()
+        if now - self._shown_at >= _SHOW_EVERY_S:
+            self._shown_at = now
+            text = sentence(self._phase, self._progress.published(), self._progress.since_start())
+            self._display.show(text)
+        if self._phase == "running" and now - self._addresses_at >= _ADDRESSES_EVERY_S:
+            self._addresses()
+
+    def _start_simulator(self) -> None:
+        if not self._stopping:
+            self._simulator.start()
+
+    def _watch_simulator(self) -> None:
+        """Its counts begin anew with each start, so they are kept before it."""
+        if self._simulator.returncode == 0:
+            return
+        before = self._simulator.restarts
+        published = self._progress.published()
+        self._simulator.watch()
+        if self._simulator.restarts > before:
+            self._display.say(f"the simulator had published {published.total:,} messages")
+            self._progress.simulator_restarts()
+
+    def _addresses(self) -> None:
+        self._addresses_at = time.monotonic()
+        port = self._demo.ports["mqtt"]
+        self._display.say(
+            f"Dagster {self._demo.settings.dagster_url} | MQTT mqtt://{ports.HOST}:{port}"
+            f" | tables: iiot tables, or Client('{self._home.root}') in a notebook"
+            f" | logs {self._home.logs}"
+        )
+
+    def _drain(self) -> None:
+        """Stop the simulator, and let everything be computed that it has published."""
+        self._phase = "draining"
+        stop_together([self._simulator], time.monotonic() + _SIMULATOR_STOP_S)
+        deadline = time.monotonic() + DRAIN_TIMEOUT_S
+        while not self._stopping and time.monotonic() < deadline and not self._drained():
+            self._tick()
+        self._failed_batches = self._dagster.failed_batches(self._progress.started_ms)
+
+    def _drained(self) -> bool:
+        """True once as much was captured as was published, and all of it was computed."""
+        lines = self._progress.status.lines
+        published = self._progress.published().per_line
+        gained = self._progress.per_line()
+        arrived = all(gained[x][1] - gained[x][0] >= n for x, n in published.items() if x in gained)
+        return arrived and all(line.lag_rows == 0 for line in lines)
+
+    def _outcome(self, seconds: float) -> Outcome:
+        progress, home = self._progress, self._home
+        published, totals = progress.published(), progress.since_start()
+        redelivered = progress.status.buffer.redeliveries_dropped
+        rows = progress.rows()
+        start_ms = progress.started_ms - round(self._demo.options.history_s * MS_PER_S)
+        lines = self._demo.plant.line_names
+        found = outcome.found_faults(home, home.simulator / "labels.jsonl", lines, start_ms)
+        recall, recall_total = outcome.recall(found)
+        problems = outcome.losses(home, published.per_line, progress.per_line())
+        if totals.lag_rows:
+            problems.append(f"{totals.lag_rows} captured records were not computed in time")
+        if not published.total:
+            problems.append("nothing was published")
+        problems += [
+            f"table '{table}' has no rows"
+            for table in sorted(outcome.fed_tables(self._kinds()))
+            if rows.get(table, 0) <= 0
+        ]
+        first = progress.first_commit_ms
+        rate = found.false_alarm_rate
+        return Outcome(
+            published=published.total,
+            captured=totals.captured,
+            duplicates_dropped=redelivered + totals.duplicates,
+            rows=rows,
+            quarantined=totals.quarantined,
+            anomalies=totals.anomalies,
+            recall=recall,
+            recall_total=recall_total,
+            false_alarms=found.false_alarms,
+            false_alarm_rate=None if rate is None else round(rate, 6),
+            batches=totals.batches,
+            failed_batches=self._failed_batches,
+            latency_s=outcome.latency(home, lines, published.live_since_ms),
+            first_results_s=None
+            if first is None
+            else round((first - progress.started_ms) / MS_PER_S, 2),
+            seconds=round(seconds, 2),
+            problems=tuple(problems),
+        )
+
+    def _kinds(self) -> set[str]:
+        options = self._demo.options
+        path = options.scenario or DEFAULT_SCENARIO
+        return {device.kind for device in load_scenario(path).devices().values()}
+
+    def _stop(self) -> None:
+        """Publisher, log, computation, broker: nothing is on its way where the next one ends."""
+        self._display.show("stopping")
+        deadline = time.monotonic() + STOP_S
+        for child in (self._simulator, *self._dagster.daemon()):
+            child.terminate()
+        stop_together([self._simulator], time.monotonic() + _SIMULATOR_STOP_S)
+        stop_together([self._buffer], time.monotonic() + _BUFFER_STOP_S)
+        # a batch that is cut off is done again, but leaves a failed run behind
+        psutil.wait_procs(self._dagster.working(), timeout=_RUNS_END_S)
+        stop_together([*self._dagster.children(), self._broker], deadline)
+        reap(_REAP_S)
+
+    def _make(self, command: Command) -> Child:
+        return Child(command, self._home.logs, self._display.say)
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """SIGINT and SIGTERM stop it in order; a second one changes nothing."""
+
+        def stop(_number: int, _frame: FrameType | None) -> None:
+            self._stopping = True
+
+        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        before = {number: signal.signal(number, stop) for number in numbers}
+        try:
+            yield
+        finally:
+            for number, former in before.items():
+                signal.signal(number, former)

@@ -136,6 +136,16 @@ def test_an_hour_that_is_no_partition_is_computed_and_not_told(site: Site) -> No
     assert site.engine().ledger.watermark("press_1") == 100
 
 
+def test_a_rerun_of_an_hour_that_is_no_partition_is_not_told(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Engine, "dirty_hours", lambda _, __: [438_000])
+    result = run(site, "rerun_press_1")
+    assert result.success
+    assert materialized(result) == []
+    assert site.engine().ledger.partition_version("press_1", 438_000) == 1
+
+
 def test_a_backlog_is_not_fresh(site: Site) -> None:
     site.write("press_1", back_hours=1, rows=200)
     site.plant = site.plant.model_copy(

@@ -1,15 +1,15 @@
 """The plant: sources, lines, and the settings of their analysis, as one frozen model."""
 
 import fnmatch
-import re
 import zoneinfo
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, Field, SecretStr, model_validator
+from pydantic import AfterValidator, Discriminator, Field, SecretStr, Tag, model_validator
 
 from iiot_platform.config.errors import PlantError, UnknownLineError
 from iiot_platform.config.fit import LEVELS, LineOutline, misfits, prefix_of
+from iiot_platform.config.level_name import CONTROL, LevelName
 from iiot_platform.config.line_settings import (
     DAY_S,
     TOPIC_SHAPE,
@@ -17,6 +17,7 @@ from iiot_platform.config.line_settings import (
     LineSettings,
     SeriesException,
 )
+from iiot_platform.config.opcua_source import OpcUaSource, node_misfits
 from iiot_platform.core.errors import nearest
 from iiot_platform.core.parameters import (
     CycleParameters,
@@ -27,19 +28,7 @@ from iiot_platform.core.parameters import (
     StateParameters,
 )
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _Entry = TypeVar("_Entry")
-
-
-def _level(name: str) -> str:
-    """A name that is one level of a topic and a tag in a database."""
-    if not name or name != name.strip():
-        raise ValueError("should be a name without blanks around it")
-    if _CONTROL.search(name) or set(name) & set("/+#\\") or name.startswith("$"):
-        raise ValueError(
-            "should not contain '/', '+', '#', '\\' or control characters, nor start with '$'"
-        )
-    return name
 
 
 def _topic(topic: str) -> str:
@@ -47,7 +36,7 @@ def _topic(topic: str) -> str:
     if prefix == topic:
         raise ValueError(f"should end in '{LEVELS}', as '{TOPIC_SHAPE}' does")
     rest = prefix.replace("{line}", "")
-    if _CONTROL.search(topic) or set(rest) & set("+#{}") or topic.startswith("$"):
+    if CONTROL.search(topic) or set(rest) & set("+#{}") or topic.startswith("$"):
         raise ValueError(
             "should hold no '+', '#', control character or placeholder other than {line}, "
             "{machine} and {device}, nor start with '$'"
@@ -85,7 +74,6 @@ def _some(entries: tuple[_Entry, ...]) -> tuple[_Entry, ...]:
     return entries
 
 
-LevelName = Annotated[str, AfterValidator(_level)]
 Topic = Annotated[str, AfterValidator(_topic)]
 
 
@@ -117,8 +105,15 @@ class MqttSource(Parameters):
     keepalive_s: Annotated[int, Field(ge=1, le=65_535)] = 30
 
 
-Source = MqttSource
-"""Any source; `kind` tells a further one apart (`Field(discriminator="kind")`)."""
+def _source_kind(given: Any) -> Any:
+    return given.get("kind", "mqtt") if isinstance(given, dict) else getattr(given, "kind", None)
+
+
+Source = Annotated[
+    Annotated[MqttSource, Tag("mqtt")] | Annotated[OpcUaSource, Tag("opcua")],
+    Discriminator(_source_kind),
+]
+"""Any source; `kind` tells them apart, and one that does not say is a broker."""
 
 
 class BufferSettings(Parameters):
@@ -232,6 +227,15 @@ class Plant(Parameters):
                 {i: LineOutline(x.name, x.source, x.topic) for i, x in enumerate(self.lines)},
                 dict(enumerate(rule.line_pattern for rule in self.series)),
             )
+        )
+        problems += node_misfits(
+            [
+                (i, source.name, [(j, node.line) for j, node in enumerate(source.nodes)])
+                for i, source in enumerate(self.sources)
+                if isinstance(source, OpcUaSource)
+            ],
+            {line.name: line.source for line in self.lines},
+            self.sources[0].name,
         )
         if problems:
             raise PlantError(problems)

@@ -10,13 +10,16 @@ from pydantic import BaseModel, ValidationError
 from iiot_platform.config.errors import Location, PlantError, PlantFileError, Problem
 from iiot_platform.config.fit import LineOutline, misfits
 from iiot_platform.config.line_settings import TOPIC_SHAPE
+from iiot_platform.config.opcua_source import node_misfits, outlined
 from iiot_platform.config.plant import Plant
 from iiot_platform.config.yaml_tree import Tree, read_tree
 from iiot_platform.core.errors import nearest
 
 _SECRETS = frozenset({"password"})
 _FILE = "_file"
-_PATHS = frozenset({"ca_file", "cert_file", "key_file"})
+_PATHS = frozenset({"ca_file", "cert_file", "key_file", "server_certificate_file"})
+_SOURCE_KINDS = frozenset({"mqtt", "opcua"})
+_SOURCE_DEPTH = 2
 _VARIABLE = re.compile(r"\$(\$?)\{([^}]*)\}")
 _VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _QUOTED = re.compile(r"'([^']*)'")
@@ -108,11 +111,16 @@ def _holder(values: Any, location: Location) -> dict[str, Any] | None:
 
 def _faults(error: ValidationError, tree: Tree) -> Iterator[Problem]:
     for fault in error.errors(include_url=False, include_input=False):
-        location, context = fault["loc"], fault.get("ctx", {})
+        tagged, context = fault["loc"], fault.get("ctx", {})
+        location = _untagged(tagged)
         match fault["type"]:
             case "extra_forbidden":
-                hint = nearest(str(location[-1]), _fields(location[:-1]))
+                hint = nearest(str(location[-1]), _fields(tagged[:-1]))
                 yield Problem(location, f"no such field; {hint}")
+            case "union_tag_invalid":
+                at = (*location, "kind")
+                hint = nearest(tree.texts.get(at, ""), _SOURCE_KINDS)
+                yield Problem(at, f"no such choice{_got(tree, at)}; {hint}")
             case "missing":
                 yield Problem(location, "is missing")
             case "literal_error":
@@ -124,8 +132,15 @@ def _faults(error: ValidationError, tree: Tree) -> Iterator[Problem]:
                 yield Problem(location, message)
             case kind:
                 yield Problem(
-                    location, _expectation(kind, fault["msg"], location) + _got(tree, location)
+                    location, _expectation(kind, fault["msg"], tagged) + _got(tree, location)
                 )
+
+
+def _untagged(location: Location) -> Location:
+    """The location as it stands in the file, without the kind that was chosen for a source."""
+    if location[:1] == ("sources",) and location[_SOURCE_DEPTH : _SOURCE_DEPTH + 1]:
+        return (*location[:_SOURCE_DEPTH], *location[_SOURCE_DEPTH + 1 :])
+    return location
 
 
 def _expectation(kind: str, message: str, location: Location) -> str:
@@ -150,8 +165,10 @@ def _got(tree: Tree, location: Location) -> str:
 def _fields(location: Location) -> set[str]:
     """The names of the fields that may stand at a location of a plant file."""
     models: list[type[BaseModel]] = [Plant]
-    for part in location:
-        if isinstance(part, str):
+    for depth, part in enumerate(location):
+        if depth == _SOURCE_DEPTH and part in _SOURCE_KINDS:
+            models = [model for model in models if model.model_fields["kind"].default == part]
+        elif isinstance(part, str):
             found = [model.model_fields[part] for model in models if part in model.model_fields]
             models = [inner for field in found for inner in _models(field.annotation)]
     names = {name for model in models for name in model.model_fields}
@@ -174,13 +191,21 @@ def _misfits(values: Any) -> Iterator[Problem]:
         for i, line in _entries(values, "lines")
         if _text(line, "name")
     }
-    sources = {i: _text(source, "name") or "mqtt" for i, source in _entries(values, "sources")}
+    sources = {
+        i: _text(source, "name") or _text(source, "kind") or "mqtt"
+        for i, source in _entries(values, "sources")
+    }
     patterns = {
         i: line
         for i, rule in _entries(values, "series")
         if (line := (_text(rule, "match") or "").partition("/")[0])
     }
     yield from misfits(sources or {0: "mqtt"}, lines, patterns)
+    yield from node_misfits(
+        outlined(_entries(values, "sources")),
+        {line.name: line.source for line in lines.values()},
+        sources.get(0),
+    )
 
 
 def _entries(values: dict[str, Any], name: str) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -11,9 +11,11 @@ from buffer_service.log.capture import CaptureLog
 from buffer_service.log.manifest import Segment
 from buffer_service.log.seal import Steps, no_step
 from buffer_service.sources.backoff import Backoff
+from buffer_service.sources.event_loop import EventLoopThread
 from buffer_service.sources.mqtt import MqttReceiver
-from buffer_service.status import Statistics, write_status
-from iiot_platform.config.plant import Plant
+from buffer_service.status import Statistics, away_since, write_status
+from iiot_platform.config.opcua_source import OpcUaSource
+from iiot_platform.config.plant import MqttSource, Plant
 from iiot_platform.core.errors import StorageError
 from iiot_platform.core.paths import Home
 
@@ -45,12 +47,20 @@ class CaptureService:
         self._steps = steps
         self._wake = threading.Event()
         self._stopping = threading.Event()
-        window = max(source.receive_maximum for source in plant.sources)
+        windows = [s.receive_maximum for s in plant.sources if isinstance(s, MqttSource)]
+        away = away_since(home.capture)
         self._log = CaptureLog(
-            home, tail_length=2 * window, segment_rows=plant.buffer.seal_rows, steps=steps
+            home,
+            tail_length=2 * max(windows, default=0),
+            segment_rows=plant.buffer.seal_rows,
+            steps=steps,
         )
+        loop = EventLoopThread()
         self._sources: list[Source] = [
-            _mqtt_receiver(plant, source.name, self._wake) for source in plant.sources
+            _mqtt_receiver(plant, source, self._wake)
+            if isinstance(source, MqttSource)
+            else _opcua_receiver(home, plant, source, loop, self._wake, away.get(source.name))
+            for source in plant.sources
         ]
         self._statistics = Statistics(self._log.next_offsets, plant.line_names)
         self._statistics.missing_files = self._log.missing_files
@@ -203,12 +213,36 @@ class CaptureService:
         write_status(self._home.capture, self.statistics())
 
 
-def _mqtt_receiver(plant: Plant, source: str, wake: threading.Event) -> MqttReceiver:
-    settings = next(s for s in plant.sources if s.name == source)
-    lines = [plant.line_settings(line.name) for line in plant.lines_of(source)]
+def _mqtt_receiver(plant: Plant, settings: MqttSource, wake: threading.Event) -> MqttReceiver:
+    lines = [plant.line_settings(line.name) for line in plant.lines_of(settings.name)]
     return MqttReceiver(
         settings,
         streams={line.topic_prefix: line.line for line in lines},
         filters=[line.topic_filter for line in lines],
         on_pressure=wake.set,
+    )
+
+
+def _opcua_receiver(
+    home: Home,
+    plant: Plant,
+    settings: OpcUaSource,
+    loop: EventLoopThread,
+    wake: threading.Event,
+    away_since_ms: int | None,
+) -> "Source":
+    # costs a third of a second that a plant without OPC UA need not wait
+    from buffer_service.sources.opcua import OpcUaReceiver  # noqa: PLC0415 - as said
+    from buffer_service.sources.opcua_nodes import LineRoute  # noqa: PLC0415
+
+    return OpcUaReceiver(
+        settings,
+        routes={
+            line.name: LineRoute(line.name, line.topic_prefix)
+            for line in plant.lines_of(settings.name)
+        },
+        pki=home.capture / "pki",
+        loop=loop,
+        on_pressure=wake.set,
+        away_since_ms=away_since_ms,
     )

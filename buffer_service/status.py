@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from iiot_platform.core.capture_log import Record
+from iiot_platform.core.capture_log import GAP_TOPIC, Record
 from iiot_platform.core.clock import now_ms
 
 if TYPE_CHECKING:
@@ -39,6 +39,8 @@ class LineStatistics:
         self.last_received_ms = records[-1].received_ts // 1_000
         devices = self.devices
         for topic, received in {r.topic: r.received_ts for r in records}.items():
+            if topic.startswith(GAP_TOPIC):
+                continue
             devices.pop(topic, None)
             devices[topic] = received // 1_000
         for topic in list(devices)[: len(devices) - DEVICES_LIMIT]:
@@ -124,6 +126,20 @@ class Statistics:
                 for name, line in self.lines.items()
             },
         }
+
+
+def away_since(folder: Path) -> dict[str, int]:
+    """For every source of an earlier run, when it was last known to receive (Unix ms)."""
+    try:
+        report = json.loads((folder / STATUS_FILE).read_text())
+        written_ms = int(report["written_ms"])
+        return {
+            name: written_ms if source["state"] == "connected" else int(source["since_ms"])
+            for name, source in report["sources"].items()
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        # the first start, or a file that a crash has cut: no gap can be told
+        return {}
 
 
 def write_status(folder: Path, report: Mapping[str, Any]) -> bool:

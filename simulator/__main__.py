@@ -1,4 +1,4 @@
-"""`python -m simulator run|replay|twin`."""
+"""`python -m simulator run|replay|opcua|twin`."""
 
 import argparse
 import contextlib
@@ -80,6 +80,27 @@ def _replay(parsed: argparse.Namespace) -> None:
     _finish(stats, as_json=parsed.json)
 
 
+def _opcua(parsed: argparse.Namespace) -> None:
+    # asyncua costs half a second that the other commands need not wait
+    from simulator.opcua_session import OpcUaOptions, serve_opcua  # noqa: PLC0415 - as said
+
+    options = OpcUaOptions(
+        scenario=parsed.scenario,
+        home=parsed.home,
+        url=parsed.url,
+        username=parsed.username,
+        password=None if parsed.password_file is None else read_password(parsed.password_file),
+        secure_only=parsed.secure_only,
+        trusted=parsed.trusted,
+        seconds=parsed.seconds,
+        lines=tuple(parsed.lines),
+    )
+    logging.getLogger("asyncua").setLevel(logging.ERROR)
+    with _stop_on_signal() as stop, _progress(parsed.json) as on_progress:
+        stats = serve_opcua(options, stop=stop, on_progress=on_progress)
+    _finish(stats, as_json=parsed.json)
+
+
 def _twin(parsed: argparse.Namespace) -> None:
     sys.stdout.write(plant_yaml(load_scenario(parsed.scenario)))
 
@@ -135,7 +156,7 @@ def _finish(stats: Stats, *, as_json: bool) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m simulator", description=__doc__)
-    commands = parser.add_subparsers(required=True, metavar="run|replay|twin")
+    commands = parser.add_subparsers(required=True, metavar="run|replay|opcua|twin")
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--home", type=Path, default=Path("var"), help="folder of all state")
     common.add_argument("--host", default="127.0.0.1")
@@ -164,6 +185,19 @@ def _parser() -> argparse.ArgumentParser:
     replays.add_argument("--label-columns", nargs="*", default=list(DEFAULT_LABEL_COLUMNS))
     replays.add_argument("--delimiter")
     replays.add_argument("--decimal-comma", action="store_true")
+
+    serves = commands.add_parser("opcua", help="serve a scenario over OPC UA")
+    serves.set_defaults(command=_opcua)
+    serves.add_argument("--scenario", type=Path, default=DEFAULT_SCENARIO)
+    serves.add_argument("--home", type=Path, default=Path("var"), help="folder of all state")
+    serves.add_argument("--url", default="opc.tcp://127.0.0.1:4840")
+    serves.add_argument("--username", help="the only user that is let in")
+    serves.add_argument("--password-file", type=Path, help="its first line is the password")
+    serves.add_argument("--secure-only", action="store_true", help="no endpoint without security")
+    serves.add_argument("--trusted", type=Path, help="folder of accepted client certificates")
+    serves.add_argument("--seconds", type=float, metavar="N")
+    serves.add_argument("--lines", nargs="+", default=[], help="these lines alone")
+    serves.add_argument("--json", action="store_true", help="print the counts as JSON at the end")
 
     twin = commands.add_parser("twin", help="print the plant file that goes with a scenario")
     twin.set_defaults(command=_twin)

@@ -12,7 +12,9 @@ from asyncua import ua
 _MICROSECOND: Final = timedelta(microseconds=1)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _US_PER_MS: Final = 1_000
-_encode = msgspec.json.Encoder(enc_hook=lambda value: plain(value)).encode  # noqa: PLW0108 - is defined below
+_READY: Final = frozenset({float, int, bool, str, dict, type(None)})
+"""Types that need no look: a dict is what a structure was decoded to."""
+_encode = msgspec.json.Encoder().encode
 
 
 def canonical(value: Any) -> bytes:
@@ -21,13 +23,13 @@ def canonical(value: Any) -> bytes:
     Times become Unix milliseconds, byte strings Base64, and NaN and the infinities, which JSON
     does not have, the texts of the OPC UA JSON encoding (`"NaN"`, `"Infinity"`, `"-Infinity"`).
     """
-    text = _encode(value)
+    text = _encode(value if type(value) in _READY else plain(value))
     if b"null" in text:  # msgspec's NaN
         text = _encode(plain(value))
     return text
 
 
-def plain(value: Any) -> Any:
+def plain(value: Any) -> Any:  # noqa: C901, PLR0911 - one case per type
     """A value of JSON's types, as `canonical` writes it."""
     match value:
         case float():
@@ -79,7 +81,7 @@ def ms_of(moment: datetime) -> msgspec.Raw:
     us = us_of(moment) or 0
     whole, rest = divmod(abs(us), _US_PER_MS)
     sign = "-" if us < 0 else ""
-    return msgspec.Raw((f"{sign}{whole}" + (f".{rest:03d}" if rest else "")).rstrip().encode())
+    return msgspec.Raw((f"{sign}{whole}" + (f".{rest:03d}".rstrip("0") if rest else "")).encode())
 
 
 _NON_FINITE: Final = {math.inf: "Infinity", -math.inf: "-Infinity"}

@@ -14,6 +14,8 @@ from asyncua import ua
 from asyncua.common.utils import Buffer
 from asyncua.ua.ua_binary import extensionobject_from_binary, unpack_uatype
 
+from buffer_service.sources.opcua_json import plain
+
 Reader = Callable[[bytes, int], tuple[Any, int]]
 """(bytes, position) to (value, position behind it)."""
 
@@ -69,7 +71,11 @@ class StructDecoder:
     """
 
     def __init__(
-        self, name: str, fields: Sequence[Field], *, kind: ua.StructureType = ua.StructureType(0)
+        self,
+        name: str,
+        fields: Sequence[Field],
+        *,
+        kind: ua.StructureType = ua.StructureType.Structure,
     ) -> None:
         self.name = name
         self._union = kind is ua.StructureType.Union
@@ -174,7 +180,7 @@ def _built_in(type_id: int) -> Reader:
 def _by_asyncua(data: bytes, at: int, unpack: Callable[[Buffer], Any]) -> tuple[Any, int]:
     buffer = Buffer(data, at)
     value = unpack(buffer)
-    return value, buffer.cur_pos
+    return plain(value), buffer.cur_pos
 
 
 def _count(data: bytes, at: int) -> int:

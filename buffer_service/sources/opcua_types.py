@@ -69,10 +69,10 @@ class DataTypes:
 
     async def is_state(self, data_type: ua.NodeId) -> bool:
         """True for booleans and enumerations."""
-        if data_type == ua.NodeId(1) or data_type == ua.NodeId(_ENUMERATION):
+        if data_type == ua.NodeId(ua.Int32(1)) or data_type == ua.NodeId(ua.Int32(_ENUMERATION)):
             return True
         parent = await self._parent(data_type) if not _is_base(data_type) else None
-        return parent == ua.NodeId(_ENUMERATION) or parent == ua.NodeId(1)
+        return parent == ua.NodeId(ua.Int32(_ENUMERATION)) or parent == ua.NodeId(ua.Int32(1))
 
     async def built_in(self, data_type: ua.NodeId) -> int:
         """The id of the built-in type that values of a data type are encoded as."""

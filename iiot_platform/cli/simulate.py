@@ -80,7 +80,11 @@ def simulate(
 def _broker(plant: Plant, line: str | None) -> simulator.BrokerAddress:
     """The broker that brings a line, or the plant's first."""
     known = line is not None and line in plant.line_names
-    source: MqttSource = plant.source_of(line) if known and line else plant.sources[0]
+    chosen = plant.source_of(line) if known and line else None
+    brokers = [source for source in plant.sources if isinstance(source, MqttSource)]
+    source = chosen if isinstance(chosen, MqttSource) else next(iter(brokers), None)
+    if source is None:
+        raise ConfigError("the plant file has no MQTT source to publish to; give it one")
     return simulator.BrokerAddress(
         host=source.host,
         port=source.port,

@@ -55,6 +55,13 @@ MANIFEST_VERSION: Final = 1
 
 CHAIN_START: Final = b"\0" * 32
 
+GAP_TOPIC: Final = "$gap/"
+"""A record under this topic and its source's name is no message but says that some are missing.
+
+Its payload is JSON: `begin_ms` and `end_ms` (Unix ms, half-open) and the `reason`. No line's
+topics begin with `$`.
+"""
+
 
 class Record(NamedTuple):
     """One captured message; times are Unix microseconds.

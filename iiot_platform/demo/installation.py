@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from iiot_platform.config.plant import Plant
+from iiot_platform.config.plant import MqttSource, Plant
 from iiot_platform.config.plant_file import load_plant
 from iiot_platform.config.settings import PLANT_FILE, Settings
 from iiot_platform.core.errors import ConfigError
@@ -102,7 +102,8 @@ class DemoInstallation:
         # compiled modules halve the start of every process
         inherited.pop("PYTHONDONTWRITEBYTECODE", None)
         plant = load_plant(path, inherited)
-        if [(s.host, s.port) for s in plant.sources] != [(HOST, ports["mqtt"])]:
+        brokers = [(s.host, s.port) for s in plant.sources if isinstance(s, MqttSource)]
+        if brokers != [(HOST, ports["mqtt"])]:
             raise PlantPortError(path, ports["mqtt"])
         settings = replace(given, plant_path=path, dagster_url=url)
         return cls(settings, plant, ports, options, inherited)

@@ -1,0 +1,264 @@
+"""OPC UA as a source: subscribed for ever, every outage written down.
+
+OPC UA has no acknowledgement that could wait for the disk: what a server has published and the
+buffer has not yet committed is gone when the buffer is killed, one commit interval at most. The
+next start writes the time between into the log as a gap.
+"""
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import msgspec
+from asyncua import ua
+
+from buffer_service.delivery import Delivery, Event, SourceStatus
+from buffer_service.sources.backoff import Backoff
+from buffer_service.sources.event_loop import EventLoopThread
+from buffer_service.sources.opcua_connection import Connection, flattened
+from buffer_service.sources.opcua_failures import sentence
+from buffer_service.sources.opcua_json import canonical, us_of
+from buffer_service.sources.opcua_nodes import LineRoute, Refused, Target
+from buffer_service.sources.opcua_pki import Pki
+from iiot_platform.config.opcua_source import OpcUaSource
+from iiot_platform.core.capture_log import GAP_TOPIC, Record
+from iiot_platform.core.clock import now_ms, now_us
+
+logger = logging.getLogger(__name__)
+
+LONGEST_PAUSE_S: Final = 5.0
+_PRESSURE_SHARE: Final = 4
+_ROOM_S: Final = 0.02
+_REMIND_S: Final = 60.0
+_STEADY_S: Final = 5.0
+_HOLE_EVERY_MS: Final = 1_000
+_STOP_TIMEOUT_S: Final = 2.0
+_FIELDS: Final = {"signal": "SensorValue", "state": "StateValue", "struct": "Value"}
+"""What a value that is no structure is called; of a structure only a missing one is none."""
+_encode = msgspec.json.Encoder().encode
+
+
+class OpcUaReceiver:
+    """Receives the lines of one server.
+
+    Args:
+        settings: the server and its nodes.
+        routes: by line, its stream and topics.
+        pki: folder of certificates.
+        loop: where it runs.
+        on_pressure: called when many values wait, so that a commit comes early.
+        away_since_ms: when an earlier run of the buffer was last known to receive; None at the
+            first.
+    """
+
+    def __init__(
+        self,
+        settings: OpcUaSource,
+        *,
+        routes: Mapping[str, LineRoute],
+        pki: Path,
+        loop: EventLoopThread,
+        on_pressure: Callable[[], None],
+        away_since_ms: int | None = None,
+    ) -> None:
+        self._settings = settings
+        self._routes = routes
+        self._pki = Pki(pki)
+        self._loop = loop
+        self._on_pressure = on_pressure
+        self._pressure_at = max(1, settings.queue_limit // _PRESSURE_SHARE)
+        self._inbox: deque[Event] = deque()
+        self._taken = 0
+        self._settled = 0
+        self._task: Future[None] | None = None
+        self._stopping = False
+        self._backoff = Backoff(cap_s=LONGEST_PAUSE_S)
+        self._state: tuple[Literal["connected", "connecting", "disconnected"], str, int]
+        self._state = ("connecting", "", now_ms())
+        self._gap_begin_ms = away_since_ms
+        self._gap_reason = "the buffer was not running"
+        self._alive_ms = now_ms()
+        self._hole_ms = 0
+        self._last_reason = ""
+        self._reminded_at = 0.0
+        self._connects = self._gaps = self._holes = self._bad = self._refused = 0
+
+    @property
+    def name(self) -> str:
+        """The source's name in the plant file."""
+        return self._settings.name
+
+    @property
+    def status(self) -> SourceStatus:
+        """The state of the connection, with counts since the start."""
+        state, reason, since_ms = self._state
+        counts = {
+            "connects": self._connects,
+            "values": self._taken,
+            "not_good": self._bad,
+            "gaps": self._gaps,
+            "holes": self._holes,
+            "refused_nodes": self._refused,
+        }
+        return SourceStatus(state, reason, since_ms, counts)
+
+    def start(self) -> None:
+        """Connect, and reconnect for ever."""
+        # asyncua tells every failure several times, with tracebacks; ours are told once, below
+        logging.getLogger("asyncua").setLevel(logging.CRITICAL + 1)
+        if self._settings.security == "none" and self._settings.username is not None:
+            logger.warning(
+                "%s: no security: the password may be sent in clear text; set security: "
+                "sign_and_encrypt",
+                self._where,
+            )
+        self._task = self._loop.submit(self._run(), f"opcua-{self.name}")
+
+    def drain(self) -> list[Event]:
+        """Everything that has come since the last call, in order."""
+        inbox = self._inbox
+        return [inbox.popleft() for _ in range(len(inbox))]
+
+    def acknowledge(self, tokens: Sequence[object]) -> None:
+        """Make room; the server is not told, it knows no such thing."""
+        self._settled += len(tokens)
+
+    def stop(self) -> None:
+        """Disconnect."""
+        self._stopping = True
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(FutureTimeoutError, Exception):
+                self._task.result(_STOP_TIMEOUT_S)
+        self._state = ("disconnected", "stopped", now_ms())
+
+    # told by the connection
+
+    def connected(self, targets: int, refused: Sequence[Refused]) -> None:
+        """Values come from now on: a gap ends here."""
+        self._connects += 1
+        self._refused = len(refused)
+        self._end_gap()
+        self._alive_ms = now_ms()
+        reason = f"without {flattened(refused)}" if refused else ""
+        logger.info("%s: connected, %d nodes", self._where, targets)
+        if refused:
+            logger.error("%s: %d nodes are not captured: %s", self._where, len(refused), reason)
+        self._state = ("connected", reason, now_ms())
+
+    def alive(self) -> None:
+        """The server has spoken."""
+        self._alive_ms = now_ms()
+        if self._state[0] != "connected":
+            away_s = (now_ms() - self._state[2]) / 1_000
+            logger.info("%s: back after %.1f s, the session was kept", self._where, away_s)
+            self._state = ("connected", "", now_ms())
+
+    def bridged(self, reason: str) -> None:
+        """The connection is away, and its session may be taken up again."""
+        logger.warning("%s: %s; trying again for ever", self._where, reason)
+        self._state = ("disconnected", reason, now_ms())
+
+    def hole(self, reason: str) -> None:
+        """Values are missing though the connection stands: a gap, at most one a second."""
+        self._holes += 1
+        now = now_ms()
+        if now - self._hole_ms < _HOLE_EVERY_MS:
+            return
+        logger.error("%s: values were lost: %s", self._where, reason)
+        begin, self._hole_ms = self._hole_ms, now
+        window = round(2 * self._settings.publishing_interval_ms)
+        self._write_gap(max(begin, now - window), now, reason)
+
+    def take(self, target: Target, value: Any, data: ua.DataValue) -> None:
+        """A value becomes a record."""
+        code = data.StatusCode.value if data.StatusCode is not None else 0
+        if code >> 30:
+            self._bad += 1
+        if not isinstance(value, dict | ua.ExtensionObject):
+            value = {_FIELDS[target.shape]: value}
+        record = Record(
+            self.name,
+            target.topic,
+            canonical(value),
+            now_us(),
+            us_of(data.SourceTimestamp),
+            us_of(data.ServerTimestamp),
+            code,
+        )
+        self._put(target.stream, record)
+
+    async def room(self) -> None:
+        """Wait while too much waits for the disk; the server keeps what it can meanwhile."""
+        while self._taken - self._settled >= self._settings.queue_limit:
+            self._on_pressure()
+            await asyncio.sleep(_ROOM_S)
+
+    def _put(self, stream: str, record: Record) -> None:
+        self._taken += 1
+        self._inbox.append(Delivery(stream, record, None))
+        if len(self._inbox) == self._pressure_at:
+            self._on_pressure()
+
+    @property
+    def _where(self) -> str:
+        return f"source '{self.name}', {self._settings.url}"
+
+    async def _run(self) -> None:
+        while not self._stopping:
+            connection = Connection(self._settings, self._routes, self._pki, self)
+            began = time.monotonic()
+            try:
+                await connection.run()
+            except asyncio.CancelledError:
+                raise
+            except Exception as error:
+                reason = sentence(error, self._settings, str(self._pki.certificate))
+                if reason.startswith("unexpected") and reason != self._last_reason:
+                    logger.exception("%s: unexpected failure", self._where)
+                self._disconnected(reason)
+            if time.monotonic() - began > _STEADY_S:
+                self._backoff.reset()
+            await asyncio.sleep(self._backoff.next_s())
+
+    def _disconnected(self, reason: str) -> None:
+        state, _, since_ms = self._state
+        now = time.monotonic()
+        if self._gap_begin_ms is None:
+            first = f"{self._state[1]}; " if state == "disconnected" else ""
+            self._gap_begin_ms, self._gap_reason = self._alive_ms, f"{first}{reason}"
+        if state != "disconnected" or reason != self._last_reason:
+            since_ms = since_ms if state == "disconnected" else now_ms()
+            logger.warning("%s: %s; trying again for ever", self._where, reason)
+            self._reminded_at = now
+        elif now - self._reminded_at > _REMIND_S:
+            logger.warning(
+                "%s: still away after %.0f s, %d attempts: %s",
+                self._where,
+                (now_ms() - since_ms) / 1_000,
+                self._backoff.attempts,
+                reason,
+            )
+            self._reminded_at = now
+        self._last_reason = reason
+        self._state = ("disconnected", reason, since_ms)
+
+    def _end_gap(self) -> None:
+        if self._gap_begin_ms is not None:
+            self._write_gap(self._gap_begin_ms, now_ms(), self._gap_reason)
+            self._gap_begin_ms = None
+
+    def _write_gap(self, begin_ms: int, end_ms: int, reason: str) -> None:
+        """A gap stands in the log of every line, as safe as any record."""
+        self._gaps += 1
+        payload = _encode({"begin_ms": begin_ms, "end_ms": end_ms, "reason": reason})
+        topic = f"{GAP_TOPIC}{self.name}"
+        for route in self._routes.values():
+            self._put(route.stream, Record(self.name, topic, payload, now_us()))

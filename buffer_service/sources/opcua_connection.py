@@ -1,0 +1,455 @@
+"""One connection to an OPC UA server: from connecting to the moment that it is lost for good.
+
+A short cut is bridged by asyncua: the session and its subscription are taken up again, and what
+the server kept meanwhile comes after. Where the server has forgotten them, the connection ends
+and the next one starts from nothing: node ids, types and subscription may all be new.
+"""
+
+import asyncio
+import contextlib
+import dataclasses
+import itertools
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final, Protocol
+
+from asyncua import Client, ua
+from asyncua.client.ua_client import UaClientState
+from asyncua.common.subscription import Subscription
+from asyncua.common.utils import ServiceError
+
+from buffer_service.sources.opcua_json import plain
+from buffer_service.sources.opcua_nodes import LineRoute, Refused, Target, resolve
+from buffer_service.sources.opcua_pki import Pki
+from buffer_service.sources.opcua_security import secure
+from buffer_service.sources.opcua_structs import BodyError, StructDecoder
+from buffer_service.sources.opcua_types import DataTypes, TypeUnknownError
+from iiot_platform.config.opcua_source import OpcUaSource
+from iiot_platform.core.errors import SourceError
+
+logger = logging.getLogger(__name__)
+
+REQUEST_TIMEOUT_S: Final = 5.0
+SETUP_TIMEOUT_S: Final = 60.0
+BRIDGE_S: Final = 20.0
+"""How long a cut may last that the same session is taken up after."""
+KEEP_ALIVE_S: Final = 2.0
+"""A subscription with nothing to say speaks this often, which tells unchanged from dead."""
+_SILENT_S: Final = 4 * KEEP_ALIVE_S
+_LIFETIME_S: Final = 120.0
+_PROBE_S: Final = 2.0
+_LOOK_S: Final = 0.1
+_CLOSE_TIMEOUT_S: Final = 1.0
+_RELOAD_EVERY_S: Final = 5.0
+_MISSING_EVERY_S: Final = 60.0
+_CREATE_BATCH: Final = 500
+_OVERFLOW_BITS: Final = 0x0480
+"""InfoType DataValue with the overflow bit: the server's queue was too short."""
+_NODE_GONE: Final = frozenset(
+    {int(ua.StatusCodes.BadNodeIdUnknown), int(ua.StatusCodes.BadNodeIdInvalid)}
+)
+
+
+class Receiver(Protocol):
+    """What a connection tells, all in the thread of the event loop."""
+
+    def connected(self, targets: int, refused: Sequence[Refused]) -> None:
+        """Values come from now on."""
+
+    def alive(self) -> None:
+        """The server has spoken."""
+
+    def bridged(self, reason: str) -> None:
+        """The connection is away, and its session may be taken up again."""
+
+    def hole(self, reason: str) -> None:
+        """Values are missing though the connection stands."""
+
+    def take(self, target: Target, value: Any, data: ua.DataValue) -> None:
+        """A value, structures decoded."""
+
+    async def room(self) -> None:
+        """Returns once further values may come."""
+
+
+class LostError(SourceError):
+    """The connection is lost for good."""
+
+
+class Connection:
+    """Connects once, and hands over values until it is lost.
+
+    Args:
+        settings: the server.
+        routes: streams and topics by line.
+        pki: our certificate, and the servers'.
+        receiver: whom to tell.
+    """
+
+    def __init__(
+        self,
+        settings: OpcUaSource,
+        routes: Mapping[str, LineRoute],
+        pki: Pki,
+        receiver: Receiver,
+    ) -> None:
+        self._settings = settings
+        self._routes = routes
+        self._pki = pki
+        self._receiver = receiver
+        self._client = Client(
+            settings.url,
+            timeout=REQUEST_TIMEOUT_S,
+            watchdog_intervall=_PROBE_S,
+            auto_reconnect=True,
+            reconnect_max_delay=_PROBE_S,
+            reconnect_request_timeout=REQUEST_TIMEOUT_S,
+        )
+        self._types = DataTypes(self._client)
+        self._targets: list[Target] = []
+        self._lost = ""
+        self._subscription: _Subscription | None = None
+        self._monitored: set[str] = set()
+        self._missing = False
+        self._publishing_ms = settings.publishing_interval_ms
+        self._reloaded_at = 0.0
+        self._unknown: set[ua.NodeId] = set()
+
+    async def run(self) -> None:
+        """Connect, subscribe, and return by raising.
+
+        Raises:
+            SourceError: lost, or never had; others of asyncua and OSError likewise.
+        """
+        try:
+            async with asyncio.timeout(SETUP_TIMEOUT_S):
+                identity = await asyncio.to_thread(self._pki.identity)
+                await secure(self._client, self._settings, self._pki, identity)
+                await self._client.connect()
+                await self._set_up()
+            if self._settings.mode == "poll":
+                await self._poll()
+            else:
+                await self._watch()
+        except ServiceError as error:
+            raise ua.UaStatusCodeError(error.code) from error  # type: ignore[no-untyped-call]  # theirs
+        finally:
+            await self._close()
+
+    async def _set_up(self) -> None:
+        self._targets, refused = await resolve(
+            self._client, self._settings, self._routes, self._types
+        )
+        await self._types.load_for({target.data_type for target in self._targets})
+        if not self._targets:
+            raise SourceError(f"none of the nodes can be captured: {flattened(refused)}")
+        if self._settings.mode == "subscribe":
+            await self._subscribe()
+            refused += await self._monitor(0)
+            if not self._monitored:
+                raise SourceError(
+                    f"no node can be subscribed: {flattened(refused)}; use mode: poll"
+                )
+        self._missing = bool(refused)
+        self._receiver.connected(len(self._targets), refused)
+
+    async def _subscribe(self) -> None:
+        settings = self._settings
+        parameters = ua.CreateSubscriptionParameters()
+        parameters.RequestedPublishingInterval = settings.publishing_interval_ms
+        beats = max(1, int(1_000 * KEEP_ALIVE_S / settings.publishing_interval_ms))
+        parameters.RequestedMaxKeepAliveCount = beats
+        parameters.RequestedLifetimeCount = max(
+            3 * beats, int(1_000 * _LIFETIME_S / settings.publishing_interval_ms)
+        )
+        parameters.MaxNotificationsPerPublish = 0
+        parameters.PublishingEnabled = True
+        subscription = _Subscription(
+            self._client.uaclient.session, parameters, self._published, self._lose
+        )
+        self._subscription = subscription
+        created = await subscription.init()
+        # restored after a cut by asyncua, which knows the ones of its own making alone
+        self._client._subscriptions.append(subscription)  # noqa: SLF001 - as create_subscription does
+        if created.RevisedPublishingInterval > settings.publishing_interval_ms:
+            logger.warning(
+                "source '%s': the server publishes every %g ms instead of %g",
+                settings.name,
+                created.RevisedPublishingInterval,
+                settings.publishing_interval_ms,
+            )
+        self._publishing_ms = created.RevisedPublishingInterval
+
+    async def _monitor(self, first: int) -> list[Refused]:
+        """Add the targets from a place on to the subscription; returns those it does not take."""
+        refused: list[Refused] = []
+        warned: set[str] = set()
+        for at in range(first, len(self._targets), _CREATE_BATCH):
+            batch = self._targets[at : at + _CREATE_BATCH]
+            request = ua.CreateMonitoredItemsParameters()
+            if self._subscription is not None:
+                request.SubscriptionId = self._subscription.subscription_id
+            request.TimestampsToReturn = ua.TimestampsToReturn.Both
+            request.ItemsToCreate = [
+                self._item(handle, target) for handle, target in enumerate(batch, at)
+            ]
+            results = await self._client.uaclient.create_monitored_items(request)
+            for target, result in zip(batch, results, strict=True):
+                if not result.StatusCode.is_good():
+                    refused.append(Refused(target.topic, result.StatusCode.name))
+                else:
+                    self._monitored.add(target.topic)
+                    self._check(result, self._publishing_ms, warned)
+        return refused
+
+    async def _monitor_missing(self) -> None:
+        """Nodes that were not there may have come with the program that has them."""
+        found, _ = await resolve(self._client, self._settings, self._routes, self._types)
+        new = [target for target in found if target.topic not in self._monitored]
+        if new:
+            await self._types.load_for({target.data_type for target in new})
+            first = len(self._targets)
+            self._targets += new
+            await self._monitor(first)
+        come = sorted({target.topic for target in new} & self._monitored)
+        if come:
+            logger.info(
+                "source '%s': captured from now on: %s", self._settings.name, ", ".join(come[:5])
+            )
+
+    def _item(self, handle: int, target: Target) -> ua.MonitoredItemCreateRequest:
+        item = ua.MonitoredItemCreateRequest()
+        item.ItemToMonitor.NodeId = target.node
+        item.ItemToMonitor.AttributeId = ua.AttributeIds.Value
+        item.MonitoringMode = ua.MonitoringMode.Reporting
+        wanted = item.RequestedParameters
+        wanted.ClientHandle = handle
+        wanted.SamplingInterval = self._settings.sampling_interval_ms
+        wanted.QueueSize = self._settings.queue_size
+        wanted.DiscardOldest = True
+        if self._settings.report == "sample":
+            wanted.Filter = ua.DataChangeFilter(Trigger=ua.DataChangeTrigger.StatusValueTimestamp)
+        return item
+
+    def _check(
+        self, result: ua.MonitoredItemCreateResult, publishing_ms: float, warned: set[str]
+    ) -> None:
+        """Say what the server made of our wishes where that can lose values, once per kind."""
+        settings = self._settings
+        sampling_ms = result.RevisedSamplingInterval
+        if sampling_ms > settings.sampling_interval_ms and "sampling" not in warned:
+            warned.add("sampling")
+            logger.warning(
+                "source '%s': the server says that it samples every %g ms instead of %g; faster "
+                "changes may be missed",
+                settings.name,
+                sampling_ms,
+                settings.sampling_interval_ms,
+            )
+        fastest_ms = min(sampling_ms or settings.sampling_interval_ms, publishing_ms)
+        fastest_ms = min(fastest_ms, settings.sampling_interval_ms)
+        least = -int(-2 * publishing_ms // fastest_ms)
+        if result.RevisedQueueSize < least and "queue" not in warned:
+            warned.add("queue")
+            logger.warning(
+                "source '%s': the server holds %d values per node instead of %d; at %g/%g ms at "
+                "least %d are needed, values will be lost: raise sampling_interval_ms, or the "
+                "server's limit",
+                settings.name,
+                result.RevisedQueueSize,
+                settings.queue_size,
+                fastest_ms,
+                publishing_ms,
+                least,
+            )
+
+    async def _watch(self) -> None:
+        """Until the connection is lost; a cut is bridged for some time."""
+        since: float | None = None
+        looked_at = time.monotonic()
+        while not self._lost:
+            await asyncio.sleep(_LOOK_S)
+            now = time.monotonic()
+            if self._client.state is not UaClientState.CONNECTED:
+                if since is None:
+                    since = now
+                    self._receiver.bridged("the connection is away")
+                elif now - since > BRIDGE_S:
+                    raise LostError("the connection is away")
+                continue
+            if since is not None:
+                since = None
+            subscription = self._subscription
+            silent_s = (
+                0.0 if subscription is None or subscription.busy else (now - subscription.spoken_at)
+            )
+            if silent_s > _SILENT_S:
+                raise LostError(
+                    f"the subscription is silent for {_SILENT_S:g} s, though it should speak every "
+                    f"{KEEP_ALIVE_S:g} s"
+                )
+            if self._missing and now - looked_at > _MISSING_EVERY_S:
+                looked_at = now
+                await self._monitor_missing()
+        raise LostError(self._lost)
+
+    async def _poll(self) -> None:
+        """Read all nodes again and again, and hand over what has changed."""
+        interval_s = self._settings.sampling_interval_ms / 1_000
+        before: list[ua.DataValue | None] = [None] * len(self._targets)
+        for_sample = self._settings.report == "sample"
+        due = time.monotonic()
+        while True:
+            due = max(due + interval_s, time.monotonic() - interval_s)
+            for at in range(0, len(self._targets), _CREATE_BATCH):
+                batch = self._targets[at : at + _CREATE_BATCH]
+                values = await self._client.uaclient.read_attributes(
+                    [target.node for target in batch], ua.AttributeIds.Value
+                )
+                for handle, value in enumerate(values, at):
+                    known, before[handle] = before[handle], value
+                    if known is None or _differs(known, value, time_too=for_sample):
+                        await self._hand_over(handle, value)
+            self._receiver.alive()
+            await self._receiver.room()
+            await asyncio.sleep(due - time.monotonic())
+
+    async def _published(self, message: ua.NotificationMessage, expected: int) -> None:
+        """The values of one publication; further ones come when this returns."""
+        self._receiver.alive()
+        if message.NotificationData and message.SequenceNumber != expected > 0:
+            self._receiver.hole(
+                f"publications {expected} to {message.SequenceNumber - 1} did not come"
+            )
+        for part in message.NotificationData or ():
+            if isinstance(part, ua.DataChangeNotification):
+                for item in part.MonitoredItems:
+                    await self._hand_over(item.ClientHandle, item.Value)
+            elif isinstance(part, ua.StatusChangeNotification):
+                self._lose(f"the server ends the subscription: {part.Status.name}")
+        await self._receiver.room()
+
+    async def _hand_over(self, handle: int, data: ua.DataValue) -> None:
+        target = self._targets[handle]
+        value = data.Value.Value if data.Value is not None else None
+        code = data.StatusCode.value if data.StatusCode is not None else 0
+        if isinstance(value, ua.ExtensionObject):
+            value = await self._structure(value)
+        elif dataclasses.is_dataclass(value):
+            value = plain(value)
+        elif isinstance(value, list) and value and isinstance(value[0], ua.ExtensionObject):
+            value = [await self._structure(one) for one in value]
+        if code & _OVERFLOW_BITS == _OVERFLOW_BITS:
+            self._receiver.hole(f"the server's queue of {target.topic} was too short")
+        self._receiver.take(target, value, data)
+        if code in _NODE_GONE:
+            self._lose(f"the server does not know the node of {target.topic} any more")
+
+    async def _structure(self, value: ua.ExtensionObject) -> Any:
+        """A structure as a dict; its bytes where no definition fits, even a fresh one."""
+        if value.Body is None:
+            return None
+        decoder = self._types.decoder(value.TypeId)
+        with contextlib.suppress(BodyError):
+            if decoder is not None:
+                return decoder.decode(value.Body)
+        decoder = await self._reload(value.TypeId, changed=decoder is not None)
+        try:
+            if decoder is not None:
+                return decoder.decode(value.Body)
+        except BodyError as error:
+            self._say_unknown(value.TypeId, str(error))
+        return value
+
+    async def _reload(self, encoding: ua.NodeId, *, changed: bool) -> StructDecoder | None:
+        """The definition of a structure, read anew, though not again and again."""
+        now = time.monotonic()
+        if now - self._reloaded_at < _RELOAD_EVERY_S and (changed or encoding in self._unknown):
+            return self._types.decoder(encoding)
+        self._reloaded_at = now
+        if changed:
+            logger.info("source '%s': type definitions have changed", self._settings.name)
+            self._types.forget()
+        try:
+            return await self._types.load_encoding(encoding)
+        except (TypeUnknownError, ua.UaError, ServiceError, OSError) as error:
+            self._say_unknown(encoding, str(error) or type(error).__name__)
+            return None
+
+    def _say_unknown(self, encoding: ua.NodeId, why: str) -> None:
+        if encoding not in self._unknown:
+            self._unknown.add(encoding)
+            logger.error(
+                "source '%s': structures of type %s can not be decoded: %s; their bytes are kept",
+                self._settings.name,
+                encoding.to_string(),
+                why,
+            )
+
+    def _lose(self, reason: str) -> None:
+        self._lost = self._lost or reason
+
+    async def _close(self) -> None:
+        """Say goodbye as far as the server listens; the socket closes in any case."""
+        client = self._client
+        with contextlib.suppress(Exception):
+            async with asyncio.timeout(_CLOSE_TIMEOUT_S):
+                await client.disconnect()
+        client.disconnect_socket()
+
+
+class _Subscription(Subscription):
+    """Hands over whole publications, and is lost rather than created again under our feet."""
+
+    def __init__(
+        self,
+        session: Any,
+        parameters: ua.CreateSubscriptionParameters,
+        published: Callable[[ua.NotificationMessage, int], Awaitable[None]],
+        lose: Callable[[str], None],
+    ) -> None:
+        super().__init__(session, parameters, handler=None)
+        self._published = published
+        self._lose = lose
+        self.spoken_at = time.monotonic()
+        self.busy = False
+
+    def is_stale(self, margin: float) -> bool:  # noqa: ARG002 - the base class's signature
+        """Never: whoever watches the connection judges its silence."""
+        return False
+
+    async def publish_callback(self, publish_result: ua.PublishResult) -> None:
+        """One publication, or a sign of life."""
+        self.last_publish_at = self.spoken_at = time.monotonic()
+        message = publish_result.NotificationMessage
+        expected = 0
+        if message.NotificationData:
+            if self.last_sequence_number is not None:
+                expected = self.last_sequence_number % (2**32 - 1) + 1
+            self.last_sequence_number = int(message.SequenceNumber)
+        self.busy = True
+        try:
+            await self._published(message, expected)
+        finally:
+            self.busy = False
+            self.spoken_at = time.monotonic()
+
+    async def recreate(self) -> None:
+        """The server has forgotten this subscription."""
+        self._lose("the server has forgotten the subscription")
+
+
+def _differs(before: ua.DataValue, now: ua.DataValue, *, time_too: bool) -> bool:
+    return (
+        before.StatusCode != now.StatusCode
+        or before.Value != now.Value
+        or (time_too and before.SourceTimestamp != now.SourceTimestamp)
+    )
+
+
+def flattened(reasons: Sequence[Refused], limit: int = 5) -> str:
+    """Refused nodes in a sentence."""
+    told = [f"{what} ({why})" for what, why in itertools.islice(reasons, limit)]
+    more = len(reasons) - len(told)
+    return ", ".join(told) + (f" and {more} more" if more > 0 else "")

@@ -1,0 +1,156 @@
+"""Certificates: ours, made once and kept, and those of servers, pinned or trusted at first use."""
+
+import hashlib
+import logging
+import os
+import socket
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from asyncua.crypto.cert_gen import generate_self_signed_app_certificate
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from iiot_platform.core.errors import SourceError
+from iiot_platform.core.names import path_segment
+
+logger = logging.getLogger(__name__)
+
+_KEY_BITS: Final = 2048
+_DAYS: Final = 20 * 365
+_PEM_MARK: Final = b"-----BEGIN"
+
+
+class Identity(NamedTuple):
+    """Our application's certificate (DER), its key (PEM), and the URI that both carry."""
+
+    certificate: Path
+    key: Path
+    uri: str
+
+
+class Pki:
+    """The folder with our identity and the servers' certificates."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    @property
+    def certificate(self) -> Path:
+        """Where our own certificate lies, or will."""
+        return self._folder / "own" / "client.der"
+
+    def identity(self) -> Identity:
+        """Our certificate and key, made where there are none.
+
+        Raises:
+            SourceError: the folder can not be written, or what is there is no certificate.
+        """
+        certificate, key = self.certificate, self.certificate.with_suffix(".key")
+        try:
+            if not certificate.exists() or not key.exists():
+                _make(certificate, key)
+                logger.info(
+                    "made the certificate of this buffer, %s (SHA-256 %s); servers that use "
+                    "security must trust it",
+                    certificate,
+                    fingerprint(certificate.read_bytes()),
+                )
+            return Identity(certificate, key, _uri_of(certificate.read_bytes()))
+        except (OSError, ValueError, x509.ExtensionNotFound) as error:
+            raise SourceError(
+                f"{certificate.parent}: no certificate can be kept there: {error}; make the folder "
+                "writable, or remove what is in it to have it made anew"
+            ) from error
+
+    def check(self, source: str, url: str, shown: bytes, pinned: Path | None) -> None:
+        """Accept the certificate (DER) that a server shows, or say why not.
+
+        Raises:
+            SourceError: it is not the one that is pinned, or that was trusted before.
+        """
+        kept = pinned or self._folder / "trusted" / f"{path_segment(source)}.der"
+        try:
+            if pinned is None and not kept.exists():
+                _write(kept, shown, 0o644)
+                logger.warning(
+                    "source '%s', %s: trusting its certificate on first use, SHA-256 %s; it is "
+                    "kept in %s, compare it with the server's",
+                    source,
+                    url,
+                    fingerprint(shown),
+                    kept,
+                )
+                return
+            trusted = _der(kept.read_bytes())
+        except (OSError, ValueError) as error:
+            raise SourceError(f"{kept}: the server's certificate can not be kept: {error}") from (
+                error
+            )
+        if trusted != shown:
+            advice = (
+                "set server_certificate_file to its certificate"
+                if pinned
+                else "remove that file if the server has a new one"
+            )
+            raise SourceError(
+                f"the server's certificate is not trusted: it shows SHA-256 {fingerprint(shown)}, "
+                f"{kept} holds {fingerprint(trusted)}; {advice}"
+            )
+
+
+def fingerprint(der: bytes) -> str:
+    """SHA-256 of a certificate, as servers show it."""
+    return hashlib.sha256(der).hexdigest()
+
+
+def _make(certificate: Path, key: Path) -> None:
+    private = rsa.generate_private_key(public_exponent=65_537, key_size=_KEY_BITS)
+    host = socket.gethostname()
+    uri = f"urn:{host}:iiot-platform:buffer"
+    built = generate_self_signed_app_certificate(
+        private,
+        f"iiot-buffer@{host}",
+        {"organizationName": "iiot-platform"},
+        [x509.UniformResourceIdentifier(uri), x509.DNSName(host)],
+        [ExtendedKeyUsageOID.CLIENT_AUTH],
+        _DAYS,
+    )
+    secret = private.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    _write(key, secret, 0o600)
+    _write(certificate, built.public_bytes(serialization.Encoding.DER), 0o644)
+
+
+def _write(path: Path, content: bytes, mode: int) -> None:
+    """Create a file with its mode from the start, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    temporary = path.with_name(f"{path.name}.new")
+    temporary.unlink(missing_ok=True)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    with open(descriptor, "wb") as file:  # noqa: PTH123 - an open descriptor
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def _der(content: bytes) -> bytes:
+    if _PEM_MARK not in content:
+        return content
+    return x509.load_pem_x509_certificate(content).public_bytes(serialization.Encoding.DER)
+
+
+def _uri_of(der: bytes) -> str:
+    names = x509.load_der_x509_certificate(der).extensions.get_extension_for_class(
+        x509.SubjectAlternativeName
+    )
+    uris = names.value.get_values_for_type(x509.UniformResourceIdentifier)
+    if not uris:
+        raise ValueError("the certificate carries no application URI")
+    return uris[0]

@@ -1,0 +1,170 @@
+"""An OPC UA server whose nodes are a scenario's devices: scalars, else structs.
+
+Objects/Plant/<line>/<machine>/<device>, in a namespace of its own. Objects/Simulator has the
+methods that make trouble: Restart(seconds), Extend(seconds) (a restart after which every
+structure has one more field), Fault(device, status code, seconds).
+"""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, NamedTuple
+
+import msgspec
+from asyncua import Node, Server, ua, uamethod
+
+from simulator.opcua_types import StructType, TypeLibrary, shape_of
+
+NAMESPACE: Final = "urn:iiot-platform:simulator:plant"
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_SCALARS: Final = {
+    "SensorValue": ua.VariantType.Double,
+    "StateValue": ua.VariantType.Int32,
+}
+_HEAD: Final = frozenset({"LineName", "MachineName", "TimeStamp", "SensorName", "StateName"})
+RESERVE: Final = "Reserve"
+
+
+class _Device(NamedTuple):
+    node: Node
+    struct: StructType | None
+    scalar: str
+
+
+class Trouble:
+    """What the methods ask for."""
+
+    def __init__(self) -> None:
+        self.restart_s: float | None = None
+        self.extend = False
+        self.bad: dict[str, tuple[int, float]] = {}
+        """Topic to status code and the moment (monotonic) until which it holds."""
+
+
+class PlantServer:
+    """Fills a server with a plant and writes what its devices say."""
+
+    def __init__(self, server: Server, trouble: Trouble, *, generation: int) -> None:
+        self._server = server
+        self._trouble = trouble
+        self._generation = generation
+        self._devices: dict[str, _Device] = {}
+        self.written = 0
+
+    async def fill(self, samples: Mapping[str, dict[str, Any]]) -> None:
+        """Make the nodes.
+
+        Args:
+            samples: topic to any payload of the device, which shows its fields.
+        """
+        server = self._server
+        index = await server.register_namespace(NAMESPACE)
+        library = TypeLibrary(server, index)
+        root = await server.nodes.objects.add_folder(index, "Plant")
+        folders: dict[str, Node] = {}
+        for topic, sample in samples.items():
+            line, machine, device = topic.split("/")
+            parent = root
+            for path, name in ((line, line), (f"{line}/{machine}", machine)):
+                if path not in folders:
+                    folders[path] = await parent.add_folder(
+                        ua.NodeId(ua.String(path), ua.Int16(index)), ua.QualifiedName(name, index)
+                    )
+                parent = folders[path]
+            self._devices[topic] = await self._device(library, parent, index, device, topic, sample)
+        await self._methods(index)
+
+    async def _device(
+        self,
+        library: TypeLibrary,
+        parent: Node,
+        index: int,
+        name: str,
+        topic: str,
+        sample: dict[str, Any],
+    ) -> _Device:
+        node_id = ua.NodeId(ua.String(topic), ua.Int16(index))
+        browse_name = ua.QualifiedName(name, index)
+        scalar = _scalar(sample)
+        if scalar:
+            kind = _SCALARS[scalar]
+            node = await parent.add_variable(node_id, browse_name, 0, kind)
+            return _Device(node, None, scalar)
+        shape = shape_of(f"ST_{_kind(sample)}", self._extended(sample))
+        struct = await library.make(shape)
+        node = await parent.add_variable(
+            node_id, browse_name, struct.value(self._extended(sample)), datatype=struct.data_type
+        )
+        waiting = ua.StatusCode(ua.StatusCodes.BadWaitingForInitialData)
+        await self._server.write_attribute_value(
+            node_id, ua.DataValue(ua.Variant(None), waiting, SourceTimestamp=datetime.now(UTC))
+        )
+        return _Device(node, struct, "")
+
+    def _extended(self, payload: dict[str, Any]) -> dict[str, Any]:
+        return {**payload, RESERVE: float(self._generation)} if self._generation else payload
+
+    async def write(self, topic: str, payload: bytes) -> None:
+        """A device says something."""
+        device = self._devices[topic]
+        fields = msgspec.json.decode(payload)
+        stamp = _EPOCH + timedelta(milliseconds=fields["TimeStamp"])
+        if device.struct is None:
+            value = ua.Variant(fields[device.scalar], _SCALARS[device.scalar])
+        else:
+            extended = self._extended(fields)
+            value = ua.Variant(device.struct.value(extended), ua.VariantType.ExtensionObject)
+        status = ua.StatusCode(ua.UInt32(self._status(topic)))
+        await self._server.write_attribute_value(
+            device.node.nodeid,
+            ua.DataValue(value, status, SourceTimestamp=stamp, ServerTimestamp=datetime.now(UTC)),
+        )
+        self.written += 1
+
+    def _status(self, topic: str) -> int:
+        code, until = self._trouble.bad.get(topic, (0, 0.0))
+        return code if time.monotonic() < until else 0
+
+    async def _methods(self, index: int) -> None:
+        trouble = self._trouble
+        folder = await self._server.nodes.objects.add_object(index, "Simulator")
+
+        @uamethod
+        def restart(_parent: Any, seconds: float) -> None:
+            trouble.restart_s = seconds
+
+        @uamethod
+        def extend(_parent: Any, seconds: float) -> None:
+            trouble.extend, trouble.restart_s = True, seconds
+
+        @uamethod
+        def fault(_parent: Any, device: str, code: int, seconds: float) -> None:
+            trouble.bad[device] = (code, time.monotonic() + seconds)
+
+        double, text, number = ua.VariantType.Double, ua.VariantType.String, ua.VariantType.UInt32
+        await folder.add_method(index, "Restart", restart, [double], [])
+        await folder.add_method(index, "Extend", extend, [double], [])
+        await folder.add_method(index, "Fault", fault, [text, number, double], [])
+
+
+async def samples_of(payloads: Mapping[str, bytes]) -> dict[str, dict[str, Any]]:
+    """Decoded payloads, off the event loop's time."""
+    return await asyncio.to_thread(
+        lambda: {topic: msgspec.json.decode(payload) for topic, payload in payloads.items()}
+    )
+
+
+def _scalar(payload: dict[str, Any]) -> str:
+    """The only field beside the header, where it is one of a signal or a state."""
+    rest = set(payload) - _HEAD
+    name = next(iter(rest)) if len(rest) == 1 else ""
+    return name if name in _SCALARS else ""
+
+
+def _kind(payload: dict[str, Any]) -> str:
+    if "ElectricalData" in payload:
+        return "Electrical"
+    if "TimeType" in payload:
+        return "Valve"
+    return "Vibration" if any(name.startswith("Vib") for name in payload) else "Climate"

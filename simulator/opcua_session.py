@@ -1,0 +1,207 @@
+"""Plays a scenario through an OPC UA server: live, with restarts and faults on demand."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from threading import Event
+from typing import Annotated, Final
+from urllib.parse import urlsplit
+
+from asyncua import Server, ua
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+from simulator.errors import SimulatorError
+from simulator.opcua_security import URI, OneUser, secure
+from simulator.opcua_server import PlantServer, Trouble, samples_of
+from simulator.plant import Message, SimulatedPlant
+from simulator.scenario import Scenario
+from simulator.scenario_file import DEFAULT_SCENARIO, load_scenario
+from simulator.stats import ScenarioState, SimulatorFiles, Stats, now_ms, replace
+
+DEFAULT_URL: Final = "opc.tcp://127.0.0.1:4840"
+STATS_FILE: Final = "opcua_stats.json"
+_CHUNK_MS: Final = 2_000
+_SAMPLE_MS: Final = 60_000
+"""Within this every device says something that shows its fields."""
+_LOOK_S: Final = 0.05
+_REPORT_S: Final = 1.0
+
+
+class OpcUaOptions(BaseModel):
+    """How a scenario is played over OPC UA.
+
+    Attributes:
+        scenario: a scenario file.
+        home: counts, labels and the server's certificate go below `<home>/simulator`.
+        url: where the server listens.
+        username: the only user that is let in; None: everybody.
+        password: the user's.
+        secure_only: no endpoint without security.
+        trusted: folder with the certificates (DER) of the clients that are accepted; None: all.
+        seconds: how long; None: until it is stopped.
+        lines: the lines that are played; empty: all.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    scenario: Path = DEFAULT_SCENARIO
+    home: Path = Path("var")
+    url: Annotated[str, Field(pattern=r"^opc\.tcp://[^/@]+$")] = DEFAULT_URL
+    username: str | None = None
+    password: SecretStr | None = None
+    secure_only: bool = False
+    trusted: Path | None = None
+    seconds: Annotated[float, Field(ge=0)] | None = None
+    lines: tuple[str, ...] = ()
+
+
+def serve_opcua(
+    options: OpcUaOptions,
+    *,
+    stop: Event | None = None,
+    on_progress: Callable[[Stats], None] | None = None,
+) -> Stats:
+    """Serve a scenario until `stop` is set or `options.seconds` are over.
+
+    Raises:
+        ScenarioError: the scenario can not be played.
+        SimulatorError: the home can not be used, or the port is taken.
+    """
+    scenario = load_scenario(options.scenario)
+    played = scenario.only(options.lines) if options.lines else scenario
+    session = _Session(options, scenario, played, stop or Event(), on_progress)
+    asyncio.run(session.run())
+    return session.stats
+
+
+class _Session:
+    def __init__(
+        self,
+        options: OpcUaOptions,
+        scenario: Scenario,
+        played: Scenario,
+        stop: Event,
+        on_progress: Callable[[Stats], None] | None,
+    ) -> None:
+        self._options = options
+        self._stop = stop
+        self._on_progress = on_progress
+        self._files = SimulatorFiles(options.home)
+        self._started_ms = now_ms()
+        known = self._files.read_state().get(scenario.name, ScenarioState(self._started_ms, {}))
+        self._plant = SimulatedPlant(played, anchor_ms=known.anchor_ms)
+        self._ongoing = True
+        self._trouble = Trouble()
+        self.stats = Stats(
+            source=f"scenario {scenario.name}, {options.url}", position_ms=self._started_ms
+        )
+
+    async def run(self) -> None:
+        sample = self._plant.chunk(self._started_ms - _SAMPLE_MS, self._started_ms)
+        payloads = {message.topic: message.payload for message in sample.messages}
+        samples = await samples_of(payloads)
+        messages = self._messages()
+        generation = 0
+        while not self._ended():
+            server = await self._server()
+            plant = PlantServer(server, self._trouble, generation=generation)
+            await plant.fill(samples)
+            try:
+                await server.start()
+            except OSError as error:
+                raise SimulatorError(
+                    f"{self._options.url} can not be served: {error.strerror or error}; choose "
+                    "another port"
+                ) from error
+            self.stats.phase = "live"
+            self.stats.live_since_ms = self.stats.live_since_ms or now_ms()
+            try:
+                await self._play(plant, messages)
+            finally:
+                await server.stop()
+            if self._trouble.restart_s is not None:
+                generation += self._trouble.extend
+                pause_s, self._trouble.restart_s = self._trouble.restart_s, None
+                self._trouble.extend = False
+                await self._pause(pause_s)
+        self.stats.phase = "stopped"
+        self._report()
+
+    async def _server(self) -> Server:
+        options = self._options
+        password = options.password.get_secret_value() if options.password else ""
+        server = Server(user_manager=OneUser(options.username, password))
+        await server.init()
+        server.set_endpoint(options.url)
+        parts = urlsplit(options.url)
+        server.socket_address = (parts.hostname or "127.0.0.1", parts.port or 4840)
+        server.set_server_name("IIoT simulator")
+        await server.set_application_uri(URI)
+        anyone = options.username is None
+        server.set_identity_tokens(
+            [ua.AnonymousIdentityToken] if anyone else [ua.UserNameIdentityToken]
+        )
+        await secure(
+            server,
+            self._files.folder / "pki",
+            only=options.secure_only,
+            trusted=options.trusted,
+        )
+        return server
+
+    async def _play(self, plant: PlantServer, messages: Iterator[Message]) -> None:
+        """Until it ends or a restart is asked for; what is due while away is never said."""
+        reported = 0.0
+        before = self.stats.published
+        for message in messages:
+            while (early_s := (message.due_ms - now_ms()) / 1_000) > 0:
+                if self._ended() or self._trouble.restart_s is not None:
+                    return
+                await asyncio.sleep(min(early_s, _LOOK_S))
+            if early_s < -1 and self.stats.published == before:
+                self.stats.skipped += 1
+                continue
+            await plant.write(message.topic, message.payload)
+            stats = self.stats
+            stats.published += 1
+            stats.live += 1
+            stats.enqueued += 1
+            stats.position_ms = message.due_ms
+            per_line = stats.published_per_line
+            per_line[message.line] = per_line.get(message.line, 0) + 1
+            if time.monotonic() - reported >= _REPORT_S:
+                reported = time.monotonic()
+                self._report()
+
+    def _messages(self) -> Iterator[Message]:
+        """The plant from now on, for ever; labels go to their file as their faults begin."""
+        start_ms = self._started_ms
+        while True:
+            chunk = self._plant.chunk(start_ms, start_ms + _CHUNK_MS, ongoing=self._ongoing)
+            self._ongoing = False
+            start_ms += _CHUNK_MS
+            with self._files.labels.open("ab", buffering=0) as labels:
+                for due in chunk.labels:
+                    labels.write(due.label.encoded())
+                    self.stats.labels += 1
+            yield from chunk.messages
+
+    async def _pause(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while time.monotonic() < until and not self._ended():  # noqa: ASYNC110 - a thread's event
+            await asyncio.sleep(_LOOK_S)
+
+    def _ended(self) -> bool:
+        seconds = self._options.seconds
+        over = seconds is not None and now_ms() >= self._started_ms + 1_000 * seconds
+        return over or self._stop.is_set()
+
+    def _report(self) -> None:
+        stats = self.stats
+        stats.updated_ms = now_ms()
+        lasted_s = max((stats.updated_ms - stats.started_ms) / 1_000, 0.001)
+        stats.rate_per_s = round(stats.published / lasted_s, 1)
+        replace(self._files.folder / STATS_FILE, stats.encoded())
+        if self._on_progress is not None:
+            self._on_progress(stats)

@@ -10,6 +10,7 @@ from asyncua import Server, ua
 from asyncua.common.utils import ServiceError
 from asyncua.crypto.cert_gen import generate_self_signed_app_certificate
 from asyncua.crypto.permission_rules import User, UserRole
+from asyncua.server.user_managers import UserManager
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -19,7 +20,7 @@ URI: Final = "urn:iiot-platform:simulator"
 _DAYS: Final = 3_650
 
 
-class OneUser:
+class OneUser(UserManager):
     """Lets in one user by name and password; without a name everybody."""
 
     def __init__(self, username: str | None, password: str) -> None:
@@ -28,7 +29,7 @@ class OneUser:
 
     def get_user(
         self,
-        _server: Any,
+        iserver: Any,  # noqa: ARG002 - asyncua's signature
         username: str | None = None,
         password: str | None = None,
         certificate: Any = None,  # noqa: ARG002 - asyncua's signature

@@ -96,9 +96,9 @@ class PlantServer:
         node = await parent.add_variable(
             node_id, browse_name, struct.value(self._extended(sample)), datatype=struct.data_type
         )
-        waiting = ua.StatusCode(ua.StatusCodes.BadWaitingForInitialData)
+        waiting = ua.StatusCode(ua.UInt32(ua.StatusCodes.BadWaitingForInitialData))
         await self._server.write_attribute_value(
-            node_id, ua.DataValue(ua.Variant(None), waiting, SourceTimestamp=datetime.now(UTC))
+            node_id, ua.DataValue(ua.Variant(None), waiting, SourceTimestamp=ua.DateTime.now(UTC))
         )
         return _Device(node, struct, "")
 
@@ -109,7 +109,7 @@ class PlantServer:
         """A device says something."""
         device = self._devices[topic]
         fields = msgspec.json.decode(payload)
-        stamp = _EPOCH + timedelta(milliseconds=fields["TimeStamp"])
+        stamp: Any = _EPOCH + timedelta(milliseconds=fields["TimeStamp"])
         if device.struct is None:
             value = ua.Variant(fields[device.scalar], _SCALARS[device.scalar])
         else:
@@ -118,7 +118,9 @@ class PlantServer:
         status = ua.StatusCode(ua.UInt32(self._status(topic)))
         await self._server.write_attribute_value(
             device.node.nodeid,
-            ua.DataValue(value, status, SourceTimestamp=stamp, ServerTimestamp=datetime.now(UTC)),
+            ua.DataValue(
+                value, status, SourceTimestamp=stamp, ServerTimestamp=ua.DateTime.now(UTC)
+            ),
         )
         self.written += 1
 

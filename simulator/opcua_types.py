@@ -57,7 +57,7 @@ class StructType(NamedTuple):
     def value(self, payload: dict[str, Any]) -> ua.ExtensionObject:
         """A payload in the binary form."""
         body = b"".join(_encoded(payload, self.shape))
-        return ua.ExtensionObject(TypeId=self.encoding, Body=body)
+        return ua.ExtensionObject(TypeId=self.encoding, Body=ua.ByteString(body))
 
 
 class TypeLibrary:

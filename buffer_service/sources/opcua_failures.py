@@ -35,7 +35,9 @@ _ADVICE: Final[tuple[tuple[type[Exception], str], ...]] = (
 )
 
 
-def sentence(error: BaseException, settings: OpcUaSource, certificate: str) -> str:
+def sentence(  # noqa: PLR0911 - one answer per family
+    error: BaseException, settings: OpcUaSource, certificate: str
+) -> str:
     """What went wrong with a server, and what to do.
 
     Args:

@@ -1,0 +1,167 @@
+"""A real OPC UA server in a process of its own, told what to write.
+
+Run as `python -m tests.servers.opcua OPTIONS`, where OPTIONS is JSON; commands come by line on
+standard input, each is answered by a line.
+"""
+
+import asyncio
+import json
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+from datetime import UTC
+from pathlib import Path
+from typing import Any, Self
+
+import msgspec
+from asyncua import Server, ua
+
+from simulator.opcua_security import URI, OneUser, secure
+from simulator.opcua_server import NAMESPACE, PlantServer, Trouble
+from tests.servers.mosquitto import free_port
+
+START_TIMEOUT_S = 60.0
+SIGNAL, STATE, VALVE, MOTOR = (f"line1/m/{name}" for name in ("signal", "state", "valve", "motor"))
+START_MS = 1_795_000_000_000
+
+
+def payload(topic: str, number: int, start_ms: int = START_MS) -> dict[str, Any]:
+    """What the n-th message of a device says."""
+    head = {"LineName": "line1", "MachineName": "m"}
+    device = topic.rpartition("/")[2]
+    body: dict[str, Any]
+    if topic == SIGNAL:
+        body = {"SensorName": device, "SensorValue": number / 3 + 1}
+    elif topic == STATE:
+        body = {"StateName": device, "StateValue": number}
+    elif topic == VALVE:
+        body = {"ValveName": device, "TimeType": "ExtendTime", "TimeValue": number}
+    else:
+        rows = {f"CurrentL{n}_Harm": [number / 7 + n + k for k in range(42)] for n in (1, 2, 3)}
+        values = {"ActPowerTot": number / 9, "PQF": 0.1 + number, **rows, "VoltL1": 230.5}
+        body = {
+            "DeviceName": device,
+            "DeviceState": "Running",
+            "SynchPulse": number % 2 == 0,
+            "ElectricalData": values,
+        }
+    return {**head, **body, "TimeStamp": start_ms + 10 * number}
+
+
+class OpcUaServer:
+    """Starts and stops the process; keeps its port and its certificate over a restart."""
+
+    def __init__(self, folder: Path, **options: Any) -> None:
+        self.port = free_port()
+        self.folder = folder
+        self.options = options
+        self.process: subprocess.Popen[str] | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.stop()
+
+    @property
+    def url(self) -> str:
+        return f"opc.tcp://127.0.0.1:{self.port}"
+
+    @property
+    def certificate(self) -> Path:
+        return self.folder / "server.der"
+
+    def start(self, **options: Any) -> None:
+        """Start, and wait until it listens."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        given = {"url": self.url, "folder": str(self.folder), **self.options, **options}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.servers.opcua", json.dumps(given)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        )
+        # a server that hangs while it starts must not hang the test
+        watch = threading.Timer(START_TIMEOUT_S, self.process.kill)
+        watch.start()
+        answer = self._answer()
+        watch.cancel()
+        assert answer == "listening", answer
+
+    def tell(self, command: str) -> str:
+        """Have a command done; returns the answer."""
+        self.send(command)
+        return self._answer()
+
+    def send(self, command: str) -> None:
+        assert self.process is not None
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{command}\n")
+        self.process.stdin.flush()
+
+    def _answer(self) -> str:
+        assert self.process is not None
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+    def stop(self) -> None:
+        """End without a goodbye."""
+        if self.process is None:
+            return
+        self.process.kill()
+        self.process.communicate()
+        self.process = None
+
+
+async def _serve(options: dict[str, Any]) -> None:
+    server = Server(user_manager=OneUser(options.get("username"), options.get("password", "")))
+    await server.init()
+    server.set_endpoint(options["url"])
+    await server.set_application_uri(URI)
+    named = options.get("username") is not None
+    server.set_identity_tokens([ua.UserNameIdentityToken if named else ua.AnonymousIdentityToken])
+    trusted = Path(options["trusted"]) if "trusted" in options else None
+    await secure(server, Path(options["folder"]), only=bool(options.get("only")), trusted=trusted)
+    for n in range(options.get("other_namespaces", 0)):
+        await server.register_namespace(f"urn:other:{n}")
+    plant = PlantServer(server, Trouble(), generation=options.get("generation", 0))
+    await plant.fill({topic: payload(topic, 0) for topic in (SIGNAL, STATE, VALVE, MOTOR)})
+    async with server:
+        sys.stdout.write("listening\n")
+        sys.stdout.flush()
+        loop = asyncio.get_running_loop()
+        while line := await loop.run_in_executor(None, sys.stdin.readline):
+            sys.stdout.write(f"{await _obey(server, plant, line.split())}\n")
+            sys.stdout.flush()
+
+
+async def _obey(server: Server, plant: PlantServer, words: list[str]) -> str:
+    match words:
+        case ["burst", first, last, interval_ms]:
+            due = time.monotonic()
+            start_ms = time.time_ns() // 1_000_000 - 10 * int(first)
+            for number in range(int(first), int(last)):
+                for topic in (SIGNAL, STATE, VALVE, MOTOR):
+                    await plant.write(topic, msgspec.json.encode(payload(topic, number, start_ms)))
+                due += float(interval_ms) / 1_000
+                await asyncio.sleep(max(due - time.monotonic(), 0))
+            return str(start_ms)
+        case ["null", topic, code]:
+            node = server.get_node(f"ns={await server.get_namespace_index(NAMESPACE)};s={topic}")
+            status = ua.StatusCode(ua.UInt32(int(code, 0)))
+            await server.write_attribute_value(
+                node.nodeid,
+                ua.DataValue(ua.Variant(None), status, SourceTimestamp=ua.DateTime.now(UTC)),
+            )
+            return "done"
+    return f"unknown command {words}"
+
+
+if __name__ == "__main__":
+    logging.getLogger("asyncua").setLevel(logging.CRITICAL)
+    asyncio.run(_serve(json.loads(sys.argv[1])))

@@ -50,6 +50,7 @@ class PlantServer:
         self._trouble = trouble
         self._generation = generation
         self._devices: dict[str, _Device] = {}
+        self._types = TypeLibrary(server, 0)
         self.written = 0
 
     async def fill(self, samples: Mapping[str, dict[str, Any]]) -> None:
@@ -60,7 +61,7 @@ class PlantServer:
         """
         server = self._server
         index = await server.register_namespace(NAMESPACE)
-        library = TypeLibrary(server, index)
+        library = self._types = TypeLibrary(server, index)
         root = await server.nodes.objects.add_folder(index, "Plant")
         folders: dict[str, Node] = {}
         for topic, sample in samples.items():
@@ -104,6 +105,14 @@ class PlantServer:
 
     def _extended(self, payload: dict[str, Any]) -> dict[str, Any]:
         return {**payload, RESERVE: float(self._generation)} if self._generation else payload
+
+    async def extend(self, samples: Mapping[str, dict[str, Any]]) -> None:
+        """Give every structure one more field under its old ids, as an online change does."""
+        self._generation += 1
+        for topic, device in list(self._devices.items()):
+            if device.struct is not None:
+                struct = await self._types.extend(device.struct, self._extended(samples[topic]))
+                self._devices[topic] = device._replace(struct=struct)
 
     async def write(self, topic: str, payload: bytes) -> None:
         """A device says something."""

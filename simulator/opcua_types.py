@@ -73,15 +73,31 @@ class TypeLibrary:
         known = self._made.get(shape)
         if known is not None:
             return known
+        fields = await self._fields(shape)
+        node, encodings = await new_struct(self._server, self._namespace, shape.name, fields)
+        made = self._made[shape] = StructType(node.nodeid, encodings[0].nodeid, shape)
+        return made
+
+    async def extend(self, known: StructType, payload: dict[str, Any]) -> StructType:
+        """A structure whose definition becomes that of a payload, under the ids that it has."""
+        shape = shape_of(known.shape.name, payload)
+        definition = ua.StructureDefinition(
+            DefaultEncodingId=known.encoding,
+            BaseDataType=self._server.nodes.base_structure_type.nodeid,
+            Fields=await self._fields(shape),
+        )
+        node = self._server.get_node(known.data_type)
+        await node.write_data_type_definition(definition)
+        return known._replace(shape=shape)
+
+    async def _fields(self, shape: Shape) -> list[ua.StructureField]:
         fields = []
         for name, inner in shape.fields:
             if isinstance(inner, Shape):
                 fields.append(new_struct_field(name, (await self.make(inner)).data_type))
             else:
                 fields.append(new_struct_field(name, inner.type, array=inner.is_array))
-        node, encodings = await new_struct(self._server, self._namespace, shape.name, fields)
-        made = self._made[shape] = StructType(node.nodeid, encodings[0].nodeid, shape)
-        return made
+        return fields
 
 
 _CODES: Final = {

@@ -33,7 +33,7 @@ from iiot_platform.core.clock import now_ms, now_us
 
 logger = logging.getLogger(__name__)
 
-LONGEST_PAUSE_S: Final = 5.0
+LONGEST_PAUSE_S: Final = 3.0
 _PRESSURE_SHARE: Final = 4
 _ROOM_S: Final = 0.02
 _REMIND_S: Final = 60.0
@@ -86,7 +86,7 @@ class OpcUaReceiver:
         self._gap_reason = "the buffer was not running"
         self._alive_ms = now_ms()
         self._hole_ms = 0
-        self._last_reason = ""
+        self._last_reason = self._without = ""
         self._reminded_at = 0.0
         self._connects = self._gaps = self._holes = self._bad = self._refused = 0
 
@@ -147,7 +147,7 @@ class OpcUaReceiver:
         self._refused = len(refused)
         self._end_gap()
         self._alive_ms = now_ms()
-        reason = f"without {flattened(refused)}" if refused else ""
+        reason = self._without = f"without {flattened(refused)}" if refused else ""
         logger.info("%s: connected, %d nodes", self._where, targets)
         if refused:
             logger.error("%s: %d nodes are not captured: %s", self._where, len(refused), reason)
@@ -156,15 +156,17 @@ class OpcUaReceiver:
     def alive(self) -> None:
         """The server has spoken."""
         self._alive_ms = now_ms()
-        if self._state[0] != "connected":
-            away_s = (now_ms() - self._state[2]) / 1_000
-            logger.info("%s: back after %.1f s, the session was kept", self._where, away_s)
-            self._state = ("connected", "", now_ms())
 
     def bridged(self, reason: str) -> None:
         """The connection is away, and its session may be taken up again."""
         logger.warning("%s: %s; trying again for ever", self._where, reason)
         self._state = ("disconnected", reason, now_ms())
+
+    def resumed(self) -> None:
+        """The session was taken up again, and with it what the server has kept."""
+        away_s = (now_ms() - self._state[2]) / 1_000
+        logger.info("%s: back after %.1f s, with what the server has kept", self._where, away_s)
+        self._state = ("connected", self._without, now_ms())
 
     def hole(self, reason: str) -> None:
         """Values are missing though the connection stands: a gap, at most one a second."""

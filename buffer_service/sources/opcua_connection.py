@@ -44,6 +44,7 @@ _CLOSE_TIMEOUT_S: Final = 1.0
 _RELOAD_EVERY_S: Final = 5.0
 _MISSING_EVERY_S: Final = 60.0
 _CREATE_BATCH: Final = 500
+_AWAY: Final = "the connection is away"
 _OVERFLOW_BITS: Final = 0x0480
 """InfoType DataValue with the overflow bit: the server's queue was too short."""
 _NODE_GONE: Final = frozenset(
@@ -62,6 +63,9 @@ class Receiver(Protocol):
 
     def bridged(self, reason: str) -> None:
         """The connection is away, and its session may be taken up again."""
+
+    def resumed(self) -> None:
+        """The session was taken up again, and with it what the server has kept."""
 
     def hole(self, reason: str) -> None:
         """Values are missing though the connection stands."""
@@ -266,30 +270,32 @@ class Connection:
 
     async def _watch(self) -> None:
         """Until the connection is lost; a cut is bridged for some time."""
-        since: float | None = None
+        away_since: float | None = None
+        back_at = 0.0
         looked_at = time.monotonic()
         while not self._lost:
             await asyncio.sleep(_LOOK_S)
             now = time.monotonic()
             if self._client.state is not UaClientState.CONNECTED:
-                if since is None:
-                    since = now
-                    self._receiver.bridged("the connection is away")
-                elif now - since > BRIDGE_S:
-                    raise LostError("the connection is away")
+                back_at = 0.0
+                if away_since is None:
+                    away_since = now
+                    self._receiver.bridged(_AWAY)
+                elif now - away_since > BRIDGE_S:
+                    raise LostError(_AWAY)
                 continue
-            if since is not None:
-                since = None
-            subscription = self._subscription
-            silent_s = (
-                0.0 if subscription is None or subscription.busy else (now - subscription.spoken_at)
-            )
-            if silent_s > _SILENT_S:
+            spoken_at = now if self._subscription is None else self._subscription.spoken_at
+            if away_since is not None:
+                back_at = back_at or now
+                if spoken_at > back_at:
+                    away_since = None
+                    self._receiver.resumed()
+            if now - max(spoken_at, back_at) > _SILENT_S:
                 raise LostError(
                     f"the subscription is silent for {_SILENT_S:g} s, though it should speak every "
                     f"{KEEP_ALIVE_S:g} s"
                 )
-            if self._missing and now - looked_at > _MISSING_EVERY_S:
+            if self._missing and away_since is None and now - looked_at > _MISSING_EVERY_S:
                 looked_at = now
                 await self._monitor_missing()
         raise LostError(self._lost)
@@ -412,8 +418,13 @@ class _Subscription(Subscription):
         super().__init__(session, parameters, handler=None)
         self._published = published
         self._lose = lose
-        self.spoken_at = time.monotonic()
-        self.busy = False
+        self._spoken_at = time.monotonic()
+        self._busy = False
+
+    @property
+    def spoken_at(self) -> float:
+        """When the server last spoke (monotonic); now, while what it said is taken."""
+        return time.monotonic() if self._busy else self._spoken_at
 
     def is_stale(self, margin: float) -> bool:  # noqa: ARG002 - the base class's signature
         """Never: whoever watches the connection judges its silence."""
@@ -421,19 +432,19 @@ class _Subscription(Subscription):
 
     async def publish_callback(self, publish_result: ua.PublishResult) -> None:
         """One publication, or a sign of life."""
-        self.last_publish_at = self.spoken_at = time.monotonic()
+        self.last_publish_at = self._spoken_at = time.monotonic()
         message = publish_result.NotificationMessage
         expected = 0
         if message.NotificationData:
             if self.last_sequence_number is not None:
                 expected = self.last_sequence_number % (2**32 - 1) + 1
             self.last_sequence_number = int(message.SequenceNumber)
-        self.busy = True
+        self._busy = True
         try:
             await self._published(message, expected)
         finally:
-            self.busy = False
-            self.spoken_at = time.monotonic()
+            self._busy = False
+            self._spoken_at = time.monotonic()
 
     async def recreate(self) -> None:
         """The server has forgotten this subscription."""

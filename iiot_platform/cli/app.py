@@ -45,6 +45,10 @@ COMMANDS: Final[Mapping[str, CommandEntry]] = {
     "batch": CommandEntry(
         "iiot_platform.cli.batch:batch", "Compute what was captured, without Dagster."
     ),
+    "opcua": CommandEntry("iiot_platform.cli.browse:opcua", "Show the nodes of an OPC UA server."),
+    "mqtt": CommandEntry(
+        "iiot_platform.cli.browse:mqtt", "Show the topics that are heard at a broker."
+    ),
     "simulate": CommandEntry(
         "iiot_platform.cli.simulate:simulate", "Publish a simulated plant or replay a recording."
     ),

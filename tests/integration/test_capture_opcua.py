@@ -1,3 +1,4 @@
+import asyncio
 import json
 import logging
 import time
@@ -9,7 +10,10 @@ from typing import Any
 import pytest
 
 from buffer_service.service import CaptureService
+from buffer_service.sources.opcua_browse import browse, plant_lines
+from iiot_platform.config.opcua_source import OpcUaSource
 from iiot_platform.config.plant import Line, Plant
+from iiot_platform.config.plant_file import load_plant
 from iiot_platform.core.capture_log import Record
 from iiot_platform.core.paths import Home
 from simulator.opcua_server import NAMESPACE
@@ -69,12 +73,14 @@ def gaps(home: Path) -> list[dict[str, Any]]:
 
 def test_every_value_comes_as_it_was_written(tmp_path: Path) -> None:
     fast = {"sampling_interval_ms": 10, "publishing_interval_ms": 100}
-    with OpcUaServer(tmp_path / "server") as server:
-        with capturing(tmp_path, server.url, **fast) as service:
-            until(is_connected(service))
-            until(lambda: captured(service) == 4, "initial values")
-            start_ms = int(server.tell("burst 1 301 10"))
-            until(lambda: captured(service) == 4 + 4 * 300, "the burst")
+    with (
+        OpcUaServer(tmp_path / "server") as server,
+        capturing(tmp_path, server.url, **fast) as service,
+    ):
+        until(is_connected(service))
+        until(lambda: captured(service) == 4, "initial values")
+        start_ms = int(server.tell("burst 1 301 10"))
+        until(lambda: captured(service) == 4 + 4 * 300, "the burst")
     assert [v["SensorValue"] for v in values(tmp_path, SIGNAL)[1:]] == [
         payload(SIGNAL, n)["SensorValue"] for n in range(1, 301)
     ]
@@ -139,12 +145,14 @@ def test_a_bad_node_does_not_stop_the_others(
         {"node": "nsu=urn:nobody;s=x", "machine": "m", "device": "x"},
         {"node": f"nsu={NAMESPACE};s={SIGNAL}", "machine": "press", "device": "oil"},
     ]
-    with OpcUaServer(tmp_path / "server") as server:
-        with capturing(tmp_path, server.url, nodes=nodes) as service:
-            until(is_connected(service))
-            server.tell("burst 1 11 10")
-            until(lambda: captured(service) == 11)
-            status = source_of(service)
+    with (
+        OpcUaServer(tmp_path / "server") as server,
+        capturing(tmp_path, server.url, nodes=nodes) as service,
+    ):
+        until(is_connected(service))
+        server.tell("burst 1 11 10")
+        until(lambda: captured(service) == 11)
+        status = source_of(service)
     assert len(values(tmp_path, "line1/press/oil")) == 11
     assert status["refused_nodes"] == 3
     for text in ("'missing' is not there", "BadNodeIdUnknown", "no namespace 'urn:nobody'"):
@@ -190,9 +198,8 @@ def test_sign_and_encrypt_with_user_and_password(
             tmp_path / "pinned", server.url, **secured, server_certificate_file=server.certificate
         ) as service:
             until(is_connected(service))
-        with capturing(
-            tmp_path / "plain", server.url, username="line", password="s3cret"
-        ) as service:
+        unsecured = {**secured, "security": "none"}
+        with capturing(tmp_path / "plain", server.url, **unsecured) as service:
             until(lambda: source_of(service)["state"] == "disconnected")
     assert "s3cret" not in caplog.text
     assert "guess" not in caplog.text
@@ -201,13 +208,15 @@ def test_sign_and_encrypt_with_user_and_password(
 def test_a_server_that_does_not_trust_us_is_told(tmp_path: Path) -> None:
     trusted = tmp_path / "clients"
     trusted.mkdir()
-    with OpcUaServer(tmp_path / "server", trusted=str(trusted)) as server:
-        with capturing(tmp_path, server.url, security="sign") as service:
-            until(lambda: "does not accept our certificate" in source_of(service)["reason"])
-            own = tmp_path / "capture" / "pki" / "own" / "client.der"
-            assert str(own) in source_of(service)["reason"]
-            (trusted / "buffer.der").write_bytes(own.read_bytes())
-            until(is_connected(service), deadline_s=10)
+    with (
+        OpcUaServer(tmp_path / "server", trusted=str(trusted)) as server,
+        capturing(tmp_path, server.url, security="sign") as service,
+    ):
+        until(lambda: "does not accept our certificate" in source_of(service)["reason"])
+        own = tmp_path / "capture" / "pki" / "own" / "client.der"
+        assert str(own) in source_of(service)["reason"]
+        (trusted / "buffer.der").write_bytes(own.read_bytes())
+        until(is_connected(service), deadline_s=10)
 
 
 def test_the_time_that_the_buffer_was_away_is_a_gap(tmp_path: Path) -> None:
@@ -223,11 +232,44 @@ def test_the_time_that_the_buffer_was_away_is_a_gap(tmp_path: Path) -> None:
     assert away_ms - 5_000 < gap["begin_ms"] <= away_ms < gap["end_ms"]
 
 
-def test_polling_brings_changes(tmp_path: Path) -> None:
+def test_a_type_that_changes_while_connected_is_loaded_anew(tmp_path: Path) -> None:
+    with (
+        OpcUaServer(tmp_path / "server") as server,
+        capturing(tmp_path, server.url) as service,
+    ):
+        until(is_connected(service))
+        server.tell("burst 1 6 10")
+        until(lambda: captured(service) == 4 + 20)
+        server.tell("extend")
+        server.tell("burst 6 11 10")
+        until(lambda: captured(service) == 4 + 40)
+    valve = values(tmp_path, VALVE)[1:]
+    assert [v["TimeValue"] for v in valve] == list(range(1, 11))
+    assert ["Reserve" in v for v in valve] == [False] * 5 + [True] * 5
+
+
+def test_browse_shows_what_the_plant_file_may_name(tmp_path: Path) -> None:
     with OpcUaServer(tmp_path / "server") as server:
-        with capturing(tmp_path, server.url, mode="poll", sampling_interval_ms=20) as service:
-            until(is_connected(service))
-            until(lambda: captured(service) == 4)
-            server.tell("burst 1 6 300")
-            until(lambda: captured(service) == 4 + 20)
+        source = plant(server.url).sources[0]
+        assert isinstance(source, OpcUaSource)
+        found = {one.path: one for one in asyncio.run(browse(source, tmp_path / "pki"))}
+        lines = "\n".join(plant_lines(source, list(found.values())))
+        (tmp_path / "plant.yaml").write_text(lines)
+        assert load_plant(tmp_path / "plant.yaml", {}).line_names == ("line1",)
+    assert set(found) == {f"Plant/{topic}" for topic in (SIGNAL, STATE, VALVE, MOTOR)}
+    motor = found[f"Plant/{MOTOR}"]
+    assert motor.node == f"nsu={NAMESPACE};s={MOTOR}"
+    assert found[f"Plant/{SIGNAL}"].type == "Double"
+    assert "Plant/line1/m/*" in lines
+
+
+def test_polling_brings_changes(tmp_path: Path) -> None:
+    with (
+        OpcUaServer(tmp_path / "server") as server,
+        capturing(tmp_path, server.url, mode="poll", sampling_interval_ms=20) as service,
+    ):
+        until(is_connected(service))
+        until(lambda: captured(service) == 4)
+        server.tell("burst 1 6 300")
+        until(lambda: captured(service) == 4 + 20)
     assert [v["StateValue"] for v in values(tmp_path, STATE)] == list(range(6))

@@ -151,6 +151,9 @@ async def _obey(server: Server, plant: PlantServer, words: list[str]) -> str:
                 due += float(interval_ms) / 1_000
                 await asyncio.sleep(max(due - time.monotonic(), 0))
             return str(start_ms)
+        case ["extend"]:
+            await plant.extend({topic: payload(topic, 0) for topic in (VALVE, MOTOR)})
+            return "done"
         case ["null", topic, code]:
             node = server.get_node(f"ns={await server.get_namespace_index(NAMESPACE)};s={topic}")
             status = ua.StatusCode(ua.UInt32(int(code, 0)))

@@ -1,0 +1,51 @@
+"""Listens to a broker for some seconds."""
+
+import time
+from typing import Any, Final
+
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion
+
+from iiot_platform.core.errors import SourceError
+
+MOST_TOPICS: Final = 10_000
+_LONGEST_TEXT: Final = 120
+
+
+def heard(
+    host: str, port: int, *, seconds: float, username: str | None, password: str | None
+) -> dict[str, dict[str, Any]]:
+    """Topics with the number of their messages and the beginning of the last one.
+
+    Raises:
+        SourceError: the broker refuses.
+        OSError: it can not be reached.
+    """
+    topics: dict[str, dict[str, Any]] = {}
+    refused: list[str] = []
+
+    def connected(client: Any, _: Any, _flags: Any, code: Any, _properties: Any) -> None:
+        if code.is_failure:
+            refused.append(str(code))
+        else:
+            client.subscribe("#")
+
+    def message(_client: Any, _: Any, got: paho.MQTTMessage) -> None:
+        if got.topic in topics or len(topics) < MOST_TOPICS:
+            entry = topics.setdefault(got.topic, {"messages": 0, "last": ""})
+            entry["messages"] += 1
+            entry["last"] = got.payload[:_LONGEST_TEXT].decode("utf-8", "replace")
+
+    client = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5)
+    if username is not None:
+        client.username_pw_set(username, password)
+    client.on_connect = connected
+    client.on_message = message
+    client.connect(host, port)
+    until = time.monotonic() + seconds
+    while time.monotonic() < until and not refused:
+        client.loop(min(0.1, max(until - time.monotonic(), 0.001)))
+    client.disconnect()
+    if refused:
+        raise SourceError(f"{host}:{port} refused the connection: {refused[0]}")
+    return topics

@@ -151,6 +151,12 @@ async def _obey(server: Server, plant: PlantServer, words: list[str]) -> str:
                 due += float(interval_ms) / 1_000
                 await asyncio.sleep(max(due - time.monotonic(), 0))
             return str(start_ms)
+        case ["flood", topic, count, at_once]:
+            for number in range(int(count)):
+                await plant.write(topic, msgspec.json.encode(payload(topic, number + 1)))
+                if number % int(at_once) == 0:
+                    await asyncio.sleep(0.01)
+            return "done"
         case ["extend"]:
             await plant.extend({topic: payload(topic, 0) for topic in (VALVE, MOTOR)})
             return "done"

@@ -7,12 +7,11 @@ next start writes the time between into the log as a gap.
 
 import asyncio
 import logging
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeoutError
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -22,10 +21,10 @@ from asyncua import ua
 from buffer_service.delivery import Delivery, Event, SourceStatus
 from buffer_service.sources.backoff import Backoff
 from buffer_service.sources.event_loop import EventLoopThread
-from buffer_service.sources.opcua_connection import Connection, flattened
+from buffer_service.sources.opcua_connection import Connection
 from buffer_service.sources.opcua_failures import sentence
 from buffer_service.sources.opcua_json import canonical, us_of
-from buffer_service.sources.opcua_nodes import LineRoute, Refused, Target
+from buffer_service.sources.opcua_nodes import LineRoute, Refused, Target, flattened
 from buffer_service.sources.opcua_pki import Pki
 from iiot_platform.config.opcua_source import OpcUaSource
 from iiot_platform.core.capture_log import GAP_TOPIC, Record
@@ -79,13 +78,14 @@ class OpcUaReceiver:
         self._settled = 0
         self._task: Future[None] | None = None
         self._stopping = False
+        self._ended = threading.Event()
         self._backoff = Backoff(cap_s=LONGEST_PAUSE_S)
         self._state: tuple[Literal["connected", "connecting", "disconnected"], str, int]
         self._state = ("connecting", "", now_ms())
         self._gap_begin_ms = away_since_ms
         self._gap_reason = "the buffer was not running"
         self._alive_ms = now_ms()
-        self._hole_ms = 0
+        self._hole_ms = self._bridged_ms = 0
         self._last_reason = self._without = ""
         self._reminded_at = 0.0
         self._connects = self._gaps = self._holes = self._bad = self._refused = 0
@@ -135,8 +135,7 @@ class OpcUaReceiver:
         self._stopping = True
         if self._task is not None:
             self._task.cancel()
-            with suppress(FutureTimeoutError, Exception):
-                self._task.result(_STOP_TIMEOUT_S)
+            self._ended.wait(_STOP_TIMEOUT_S)
         self._state = ("disconnected", "stopped", now_ms())
 
     # told by the connection
@@ -160,12 +159,20 @@ class OpcUaReceiver:
     def bridged(self, reason: str) -> None:
         """The connection is away, and its session may be taken up again."""
         logger.warning("%s: %s; trying again for ever", self._where, reason)
+        self._bridged_ms = self._alive_ms
         self._state = ("disconnected", reason, now_ms())
 
     def resumed(self) -> None:
         """The session was taken up again, and with it what the server has kept."""
         away_s = (now_ms() - self._state[2]) / 1_000
         logger.info("%s: back after %.1f s, with what the server has kept", self._where, away_s)
+        now = now_ms()
+        if now - self._bridged_ms > 1_000 * self._settings.keep_s:
+            reason = (
+                f"the connection was away for longer than the {self._settings.keep_s:g} s that the "
+                "server shall keep"
+            )
+            self._write_gap(self._bridged_ms, now, reason)
         self._state = ("connected", self._without, now_ms())
 
     def hole(self, reason: str) -> None:
@@ -214,6 +221,12 @@ class OpcUaReceiver:
         return f"source '{self.name}', {self._settings.url}"
 
     async def _run(self) -> None:
+        try:
+            await self._connect_for_ever()
+        finally:
+            self._ended.set()
+
+    async def _connect_for_ever(self) -> None:
         while not self._stopping:
             connection = Connection(self._settings, self._routes, self._pki, self)
             began = time.monotonic()

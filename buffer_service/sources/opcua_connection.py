@@ -7,24 +7,21 @@ and the next one starts from nothing: node ids, types and subscription may all b
 
 import asyncio
 import contextlib
-import dataclasses
-import itertools
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from asyncua import Client, ua
 from asyncua.client.ua_client import UaClientState
-from asyncua.common.subscription import Subscription
 from asyncua.common.utils import ServiceError
 
-from buffer_service.sources.opcua_json import plain
-from buffer_service.sources.opcua_nodes import LineRoute, Refused, Target, resolve
+from buffer_service.sources.opcua_nodes import LineRoute, Refused, Target, flattened, resolve
 from buffer_service.sources.opcua_pki import Pki
 from buffer_service.sources.opcua_security import secure
-from buffer_service.sources.opcua_structs import BodyError, StructDecoder
-from buffer_service.sources.opcua_types import DataTypes, TypeUnknownError
+from buffer_service.sources.opcua_subscription import WatchedSubscription
+from buffer_service.sources.opcua_types import DataTypes
+from buffer_service.sources.opcua_values import ValueDecoder
 from iiot_platform.config.opcua_source import OpcUaSource
 from iiot_platform.core.errors import SourceError
 
@@ -36,12 +33,14 @@ BRIDGE_S: Final = 20.0
 """How long a cut may last that the same session is taken up after."""
 KEEP_ALIVE_S: Final = 2.0
 """A subscription with nothing to say speaks this often, which tells unchanged from dead."""
-_SILENT_S: Final = 4 * KEEP_ALIVE_S
+_SILENT_BEATS: Final = 4
+_SESSION_S: Final = 60.0
+"""How long the server keeps the session of a client that is gone; it allows only a few."""
 _LIFETIME_S: Final = 120.0
 _PROBE_S: Final = 2.0
 _LOOK_S: Final = 0.1
 _CLOSE_TIMEOUT_S: Final = 1.0
-_RELOAD_EVERY_S: Final = 5.0
+_SCALARS: Final = frozenset({float, int, bool, str, type(None)})
 _MISSING_EVERY_S: Final = 60.0
 _CREATE_BATCH: Final = 500
 _AWAY: Final = "the connection is away"
@@ -110,15 +109,16 @@ class Connection:
             reconnect_max_delay=_PROBE_S,
             reconnect_request_timeout=REQUEST_TIMEOUT_S,
         )
+        self._client.session_timeout = round(1_000 * _SESSION_S)
         self._types = DataTypes(self._client)
+        self._values = ValueDecoder(self._types, settings.name)
         self._targets: list[Target] = []
         self._lost = ""
-        self._subscription: _Subscription | None = None
+        self._subscription: WatchedSubscription | None = None
         self._monitored: set[str] = set()
         self._missing = False
         self._publishing_ms = settings.publishing_interval_ms
-        self._reloaded_at = 0.0
-        self._unknown: set[ua.NodeId] = set()
+        self._beat_s = KEEP_ALIVE_S
 
     async def run(self) -> None:
         """Connect, subscribe, and return by raising.
@@ -169,7 +169,7 @@ class Connection:
         )
         parameters.MaxNotificationsPerPublish = 0
         parameters.PublishingEnabled = True
-        subscription = _Subscription(
+        subscription = WatchedSubscription(
             self._client.uaclient.session, parameters, self._published, self._lose
         )
         self._subscription = subscription
@@ -184,6 +184,8 @@ class Connection:
                 settings.publishing_interval_ms,
             )
         self._publishing_ms = created.RevisedPublishingInterval
+        beat_s = created.RevisedMaxKeepAliveCount * created.RevisedPublishingInterval / 1_000
+        self._beat_s = max(KEEP_ALIVE_S, beat_s)
 
     async def _monitor(self, first: int) -> list[Refused]:
         """Add the targets from a place on to the subscription; returns those it does not take."""
@@ -290,10 +292,10 @@ class Connection:
                 if spoken_at > back_at:
                     away_since = None
                     self._receiver.resumed()
-            if now - max(spoken_at, back_at) > _SILENT_S:
+            if now - max(spoken_at, back_at) > _SILENT_BEATS * self._beat_s:
                 raise LostError(
-                    f"the subscription is silent for {_SILENT_S:g} s, though it should speak every "
-                    f"{KEEP_ALIVE_S:g} s"
+                    f"the subscription is silent for {_SILENT_BEATS * self._beat_s:g} s, though it "
+                    f"should speak every {self._beat_s:g} s"
                 )
             if self._missing and away_since is None and now - looked_at > _MISSING_EVERY_S:
                 looked_at = now
@@ -340,58 +342,13 @@ class Connection:
         target = self._targets[handle]
         value = data.Value.Value if data.Value is not None else None
         code = data.StatusCode.value if data.StatusCode is not None else 0
-        if isinstance(value, ua.ExtensionObject):
-            value = await self._structure(value)
-        elif dataclasses.is_dataclass(value):
-            value = plain(value)
-        elif isinstance(value, list) and value and isinstance(value[0], ua.ExtensionObject):
-            value = [await self._structure(one) for one in value]
+        if type(value) not in _SCALARS:
+            value = await self._values.decode(value)
         if code & _OVERFLOW_BITS == _OVERFLOW_BITS:
             self._receiver.hole(f"the server's queue of {target.topic} was too short")
         self._receiver.take(target, value, data)
         if code in _NODE_GONE:
             self._lose(f"the server does not know the node of {target.topic} any more")
-
-    async def _structure(self, value: ua.ExtensionObject) -> Any:
-        """A structure as a dict; its bytes where no definition fits, even a fresh one."""
-        if value.Body is None:
-            return None
-        decoder = self._types.decoder(value.TypeId)
-        with contextlib.suppress(BodyError):
-            if decoder is not None:
-                return decoder.decode(value.Body)
-        decoder = await self._reload(value.TypeId, changed=decoder is not None)
-        try:
-            if decoder is not None:
-                return decoder.decode(value.Body)
-        except BodyError as error:
-            self._say_unknown(value.TypeId, str(error))
-        return value
-
-    async def _reload(self, encoding: ua.NodeId, *, changed: bool) -> StructDecoder | None:
-        """The definition of a structure, read anew, though not again and again."""
-        now = time.monotonic()
-        if now - self._reloaded_at < _RELOAD_EVERY_S and (changed or encoding in self._unknown):
-            return self._types.decoder(encoding)
-        self._reloaded_at = now
-        if changed:
-            logger.info("source '%s': type definitions have changed", self._settings.name)
-            self._types.forget()
-        try:
-            return await self._types.load_encoding(encoding)
-        except (TypeUnknownError, ua.UaError, ServiceError, OSError) as error:
-            self._say_unknown(encoding, str(error) or type(error).__name__)
-            return None
-
-    def _say_unknown(self, encoding: ua.NodeId, why: str) -> None:
-        if encoding not in self._unknown:
-            self._unknown.add(encoding)
-            logger.error(
-                "source '%s': structures of type %s can not be decoded: %s; their bytes are kept",
-                self._settings.name,
-                encoding.to_string(),
-                why,
-            )
 
     def _lose(self, reason: str) -> None:
         self._lost = self._lost or reason
@@ -405,62 +362,9 @@ class Connection:
         client.disconnect_socket()
 
 
-class _Subscription(Subscription):
-    """Hands over whole publications, and is lost rather than created again under our feet."""
-
-    def __init__(
-        self,
-        session: Any,
-        parameters: ua.CreateSubscriptionParameters,
-        published: Callable[[ua.NotificationMessage, int], Awaitable[None]],
-        lose: Callable[[str], None],
-    ) -> None:
-        super().__init__(session, parameters, handler=None)
-        self._published = published
-        self._lose = lose
-        self._spoken_at = time.monotonic()
-        self._busy = False
-
-    @property
-    def spoken_at(self) -> float:
-        """When the server last spoke (monotonic); now, while what it said is taken."""
-        return time.monotonic() if self._busy else self._spoken_at
-
-    def is_stale(self, margin: float) -> bool:  # noqa: ARG002 - the base class's signature
-        """Never: whoever watches the connection judges its silence."""
-        return False
-
-    async def publish_callback(self, publish_result: ua.PublishResult) -> None:
-        """One publication, or a sign of life."""
-        self.last_publish_at = self._spoken_at = time.monotonic()
-        message = publish_result.NotificationMessage
-        expected = 0
-        if message.NotificationData:
-            if self.last_sequence_number is not None:
-                expected = self.last_sequence_number % (2**32 - 1) + 1
-            self.last_sequence_number = int(message.SequenceNumber)
-        self._busy = True
-        try:
-            await self._published(message, expected)
-        finally:
-            self._busy = False
-            self._spoken_at = time.monotonic()
-
-    async def recreate(self) -> None:
-        """The server has forgotten this subscription."""
-        self._lose("the server has forgotten the subscription")
-
-
 def _differs(before: ua.DataValue, now: ua.DataValue, *, time_too: bool) -> bool:
     return (
         before.StatusCode != now.StatusCode
         or before.Value != now.Value
         or (time_too and before.SourceTimestamp != now.SourceTimestamp)
     )
-
-
-def flattened(reasons: Sequence[Refused], limit: int = 5) -> str:
-    """Refused nodes in a sentence."""
-    told = [f"{what} ({why})" for what, why in itertools.islice(reasons, limit)]
-    more = len(reasons) - len(told)
-    return ", ".join(told) + (f" and {more} more" if more > 0 else "")

@@ -1,6 +1,8 @@
 """From the plant file's nodes to those of a server, and to topics."""
 
+import base64
 import fnmatch
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Final, Literal, NamedTuple
 
@@ -191,10 +193,24 @@ def node_id(text: str, indexes: Mapping[str, int]) -> ua.NodeId:
 
     Raises:
         LookupError: the server does not have the namespace.
+        ValueError: the identifier is not of its form.
     """
-    uri, _, rest = text.removeprefix("nsu=").rpartition(";")
-    index = _index(uri, indexes) if text.startswith("nsu=") else 0
-    return ua.NodeId.from_string(f"ns={index};{rest}" if index else rest)
+    index, rest = 0, text
+    if text.startswith("nsu="):
+        uri, _, rest = text.removeprefix("nsu=").partition(";")
+        index = _index(uri, indexes)
+    form, _, name = rest.partition("=")
+    identifier: ua.Int32 | ua.String | ua.Guid | ua.ByteString
+    match form:
+        case "i":
+            identifier = ua.Int32(int(name))
+        case "s":
+            identifier = ua.String(name)
+        case "g":
+            identifier = ua.Guid(name)
+        case _:
+            identifier = ua.ByteString(base64.b64decode(name, validate=True))
+    return ua.NodeId(identifier, ua.Int16(index))
 
 
 def _index(uri: str, indexes: Mapping[str, int]) -> int:
@@ -202,3 +218,10 @@ def _index(uri: str, indexes: Mapping[str, int]) -> int:
         known = ", ".join(name for name in indexes if name)
         raise LookupError(f"the server has no namespace '{uri}'; it has {known}")
     return indexes[uri]
+
+
+def flattened(reasons: Sequence[Refused], limit: int = 5) -> str:
+    """Refused nodes in a sentence."""
+    told = [f"{what} ({why})" for what, why in itertools.islice(reasons, limit)]
+    more = len(reasons) - len(told)
+    return ", ".join(told) + (f" and {more} more" if more > 0 else "")

@@ -45,7 +45,7 @@ def _node_id(text: str) -> str:
             "should name its namespace by URI, nsu=<uri>;s=<name>: an index may change with the "
             "next start of the server"
         )
-    uri, found, rest = text.removeprefix("nsu=").rpartition(";")
+    uri, found, rest = text.removeprefix("nsu=").partition(";")
     if not text.startswith("nsu=") or not found or not uri:
         rest = text
     if not rest.startswith(_NODE_FORMS) or len(rest) == len("i="):

@@ -1,8 +1,9 @@
 """One connection to an OPC UA server: from connecting to the moment that it is lost for good.
 
 A short cut is bridged by asyncua: the session and its subscription are taken up again, and what
-the server kept meanwhile comes after. Where the server has forgotten them, the connection ends
-and the next one starts from nothing: node ids, types and subscription may all be new.
+the server kept meanwhile comes after. Where the server has ended or has forgotten them, the
+connection ends and the next one starts from nothing: node ids, types and subscription may all
+be new.
 """
 
 import asyncio
@@ -11,6 +12,7 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol
+from urllib.parse import urlsplit
 
 from asyncua import Client, ua
 from asyncua.client.ua_client import UaClientState
@@ -39,6 +41,7 @@ _SESSION_S: Final = 60.0
 _LIFETIME_S: Final = 120.0
 _PROBE_S: Final = 2.0
 _LOOK_S: Final = 0.1
+_KNOCK_S: Final = 0.5
 _CLOSE_TIMEOUT_S: Final = 1.0
 _SCALARS: Final = frozenset({float, int, bool, str, type(None)})
 _MISSING_EVERY_S: Final = 60.0
@@ -285,6 +288,7 @@ class Connection:
                     self._receiver.bridged(_AWAY)
                 elif now - away_since > BRIDGE_S:
                     raise LostError(_AWAY)
+                await self._knock()
                 continue
             spoken_at = now if self._subscription is None else self._subscription.spoken_at
             if away_since is not None:
@@ -301,6 +305,24 @@ class Connection:
                 looked_at = now
                 await self._monitor_missing()
         raise LostError(self._lost)
+
+    async def _knock(self) -> None:
+        """See whether anything listens: a server that has ended has ended our session too.
+
+        Raises:
+            ConnectionRefusedError: nothing listens, so that there is nothing to bridge.
+        """
+        address = urlsplit(self._settings.url)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_KNOCK_S):
+                try:
+                    _, writer = await asyncio.open_connection(address.hostname, address.port)
+                except ConnectionRefusedError:
+                    raise
+                except OSError:
+                    return
+                writer.close()
+            await asyncio.sleep(_KNOCK_S)
 
     async def _poll(self) -> None:
         """Read all nodes again and again, and hand over what has changed."""

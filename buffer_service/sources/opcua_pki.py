@@ -4,6 +4,7 @@ import hashlib
 import logging
 import os
 import socket
+import threading
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -20,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 _KEY_BITS: Final = 2048
 _DAYS: Final = 20 * 365
+_MAKING: Final = threading.Lock()
 _PEM_MARK: Final = b"-----BEGIN"
 
 
@@ -50,8 +52,12 @@ class Pki:
         """
         certificate, key = self.certificate, self.certificate.with_suffix(".key")
         try:
-            if not certificate.exists() or not key.exists():
-                _make(certificate, key)
+            # all sources of a process have one identity, and the first two may start together
+            with _MAKING:
+                made = not certificate.exists() or not key.exists()
+                if made:
+                    _make(certificate, key)
+            if made:
                 logger.info(
                     "made the certificate of this buffer, %s (SHA-256 %s); servers that use "
                     "security must trust it",

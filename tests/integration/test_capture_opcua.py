@@ -119,7 +119,8 @@ def test_a_restart_is_survived_and_leaves_a_gap(tmp_path: Path) -> None:
     assert values(tmp_path, VALVE)[-1]["Reserve"] == 1.0
 
 
-def test_a_short_cut_loses_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("silently", [False, True])
+def test_a_short_cut_loses_nothing(tmp_path: Path, *, silently: bool) -> None:
     with OpcUaServer(tmp_path / "server") as server, TcpProxy(server.port) as proxy:
         url = f"opc.tcp://127.0.0.1:{proxy.port}"
         with capturing(tmp_path, url, sampling_interval_ms=10) as service:
@@ -127,7 +128,7 @@ def test_a_short_cut_loses_nothing(tmp_path: Path) -> None:
             until(lambda: captured(service) == 4)
             server.send("burst 1 401 10")
             until(lambda: captured(service) > 100)
-            proxy.cut()
+            proxy.cut(silently=silently)
             until(lambda: source_of(service)["state"] == "disconnected")
             proxy.mend()
             until(lambda: captured(service) == 4 + 4 * 400, "what was kept")
@@ -246,6 +247,31 @@ def test_a_type_that_changes_while_connected_is_loaded_anew(tmp_path: Path) -> N
     valve = values(tmp_path, VALVE)[1:]
     assert [v["TimeValue"] for v in valve] == list(range(1, 11))
     assert ["Reserve" in v for v in valve] == [False] * 5 + [True] * 5
+
+
+def test_two_servers_may_give_one_id_to_different_types(tmp_path: Path) -> None:
+    with OpcUaServer(tmp_path / "a") as first, OpcUaServer(tmp_path / "b", generation=1) as second:
+        shared = {"kind": "opcua", "nodes": [{"path": "Plant/line1/m/valve"}]}
+        sources = [
+            {**shared, "name": "a", "url": first.url},
+            {**shared, "name": "b", "url": second.url},
+        ]
+        lines = [{"name": "line1", "source": "a"}, {"name": "line2", "source": "b"}]
+        both = Plant.model_validate({"sources": sources, "lines": lines})
+        with CaptureService(Home(tmp_path), both) as service:
+            found = service.statistics
+            until(lambda: all(line["captured"] for line in found()["lines"].values()))
+            for server in (first, second):
+                server.tell("burst 1 11 10")
+            until(lambda: all(line["captured"] >= 11 for line in found()["lines"].values()))
+    for line, reserve in (("line1", None), ("line2", 1.0)):
+        stored = [
+            json.loads(r.payload)
+            for r in sealed_records(Home(tmp_path), line)
+            if r.topic == f"{line}/m/valve"
+        ]
+        assert stored[-1]["TimeValue"] == 10
+        assert stored[-1].get("Reserve") == reserve
 
 
 def test_browse_shows_what_the_plant_file_may_name(tmp_path: Path) -> None:

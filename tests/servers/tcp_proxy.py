@@ -15,7 +15,7 @@ class TcpProxy:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self._pairs: dict[socket.socket, socket.socket] = {}
-        self._is_cut = False
+        self._is_cut = self._is_silent = False
         self._stopping = False
         self._thread = threading.Thread(target=self._run)
 
@@ -27,7 +27,9 @@ class TcpProxy:
         self._stopping = True
         self._thread.join()
 
-    def cut(self) -> None:
+    def cut(self, *, silently: bool = False) -> None:
+        """Cut it; silently, connections stay open and nothing comes through them."""
+        self._is_silent = silently
         self._is_cut = True
 
     def mend(self) -> None:
@@ -36,7 +38,7 @@ class TcpProxy:
     def _run(self) -> None:
         while not self._stopping:
             watched = [] if self._is_cut else [self._listener, *self._pairs]
-            if self._is_cut:
+            if self._is_cut and not self._is_silent:
                 self._drop()
             readable, _, _ = select.select(watched, [], [], 0.02)
             for ready in readable:

@@ -3,6 +3,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from buffer_service.sources.event_loop import EventLoopThread
 from buffer_service.sources.opcua import OpcUaReceiver
 from buffer_service.sources.opcua_failures import sentence
 from buffer_service.sources.opcua_nodes import LineRoute, Target, node_id
-from buffer_service.sources.opcua_pki import Pki
+from buffer_service.sources.opcua_pki import Identity, Pki
 from buffer_service.status import STATUS_FILE, away_since
 from iiot_platform.config.opcua_source import OpcUaSource
 from iiot_platform.core.capture_log import Record
@@ -150,6 +151,16 @@ def test_our_certificate_is_made_once_and_its_key_is_ours_alone(tmp_path: Path) 
     first.certificate.write_bytes(b"rubbish")
     with pytest.raises(SourceError, match="no certificate can be kept there"):
         Pki(tmp_path).identity()
+
+
+def test_two_sources_that_start_together_get_one_identity(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: read(Pki(tmp_path).identity()), range(4)))
+    assert len(set(found)) == 1
+
+
+def read(identity: Identity) -> tuple[bytes, bytes]:
+    return identity.certificate.read_bytes(), identity.key.read_bytes()
 
 
 def test_the_certificate_that_a_server_showed_first_is_trusted(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import json
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -41,6 +42,7 @@ async def browse(source: OpcUaSource, pki_folder: Path) -> list[Variable]:
     Raises:
         SourceError: the server can not be reached or refuses.
     """
+    logging.getLogger("asyncua").setLevel(logging.CRITICAL + 1)
     pki = Pki(pki_folder)
     client = Client(source.url, timeout=_TIMEOUT_S)
     try:

@@ -192,6 +192,8 @@ class OpcUaReceiver:
         if code >> 30:
             self._bad += 1
         if not isinstance(value, dict | ua.ExtensionObject):
+            if target.shape == "state" and isinstance(value, float) and value.is_integer():
+                value = int(value)  # the plant file says that this number is a state
             value = {_FIELDS[target.shape]: value}
         record = Record(
             self.name,

@@ -40,6 +40,8 @@ def opcua(
     try:
         source = OpcUaSource.model_validate(
             {
+                # its certificate is trusted apart from those of the plant file's sources
+                "name": f"browse {url.partition('://')[2].replace('/', ' ')}".strip(),
                 "url": url,
                 "security": security,
                 "username": username,

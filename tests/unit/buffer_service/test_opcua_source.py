@@ -16,7 +16,7 @@ from buffer_service.delivery import Delivery
 from buffer_service.sources.event_loop import EventLoopThread
 from buffer_service.sources.opcua import OpcUaReceiver
 from buffer_service.sources.opcua_failures import sentence
-from buffer_service.sources.opcua_nodes import LineRoute, Target, node_id
+from buffer_service.sources.opcua_nodes import LineRoute, Shape, Target, node_id
 from buffer_service.sources.opcua_pki import Identity, Pki
 from buffer_service.status import STATUS_FILE, away_since
 from iiot_platform.config.opcua_source import OpcUaSource
@@ -103,6 +103,25 @@ def test_a_cut_longer_than_the_server_keeps_is_a_gap(
     time.sleep(0.01)
     source.resumed()
     assert len(drained(source)) == gaps
+
+
+@pytest.mark.parametrize(
+    ("shape", "value", "payload"),
+    [
+        ("signal", 3.0, b'{"SensorValue":3.0}'),
+        ("signal", 3, b'{"SensorValue":3}'),
+        ("state", 3.0, b'{"StateValue":3}'),
+        ("state", 3.5, b'{"StateValue":3.5}'),
+        ("state", True, b'{"StateValue":true}'),
+        ("struct", {"B": 1, "A": None}, b'{"B":1,"A":null}'),
+        ("struct", None, b'{"Value":null}'),
+    ],
+)
+def test_payloads(tmp_path: Path, shape: Shape, value: Any, payload: bytes) -> None:
+    source = receiver(tmp_path)
+    source.take(TARGET._replace(shape=shape), value, ua.DataValue(ua.Variant(None)))
+    (record,) = drained(source)
+    assert record.payload == payload
 
 
 def test_the_queue_is_full_until_the_disk_has_taken_something(tmp_path: Path) -> None:

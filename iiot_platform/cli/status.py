@@ -87,10 +87,8 @@ def _table(found: PlantStatus) -> Table:
 
 def _remarks(line: LineStatus, at_ms: int) -> list[str]:
     """What a line's row has no room for."""
-    remarks = [
-        f"{line.rate_per_s:.1f} messages/s, {line.batches.count:,} batches,"
-        f" {sum(line.rows.values()):,} rows"
-    ]
+    rows = sum(line.rows.values())
+    remarks = [f"{line.rate_per_s:.1f} messages/s, {line.batches.count:,} batches, {rows:,} rows"]
     if line.sink.pending:
         remarks.append(f"database: {line.sink.pending:,} entries to write")
     if line.quarantined:

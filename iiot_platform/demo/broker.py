@@ -162,8 +162,10 @@ class Broker:
         return found
 
     def press(self, connection: "Connection") -> None:
-        """Stop reading from a publisher while a queue is full."""
-        if any(s.queued_bytes > self._queue_bytes for s in self._sessions.values()):
+        """Stop reading from a publisher while the queue of somebody else is full."""
+        full = [s for s in self._sessions.values() if s.queued_bytes > self._queue_bytes]
+        # a client whose own queue is full must be heard: it is its acknowledgements that help
+        if full and all(session.connection is not connection for session in full):
             connection.pause()
             self._paused.add(connection)
 
@@ -212,6 +214,8 @@ class Connection(asyncio.Protocol):
         touched: set[Session] = set()
         answers: list[bytes] = []
         try:
+            if self._session is None and self._buffer[0] >> 4 != mqtt.CONNECT:
+                raise mqtt.MalformedPacketError("the first packet should be CONNECT")
             for packet in mqtt.packets(self._buffer):
                 self._handle(packet, answers, touched)
         except mqtt.MalformedPacketError as error:

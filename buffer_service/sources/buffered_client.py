@@ -104,11 +104,13 @@ class BufferedClient(Client):
     Two private methods of paho are replaced; a test fails when a release no longer calls them.
     """
 
+    open_socket: Callable[[], socket.socket]
+    """Connects, with TLS where it is wanted."""
     on_publish_packet: Callable[[Message], None]
     """Called for each message, instead of `on_message`."""
 
     def _create_socket(self) -> Any:
-        return BufferedSocket(super()._create_socket())  # type: ignore[arg-type]  # neither proxy nor websocket is configured
+        return BufferedSocket(self.open_socket())
 
     def _handle_publish(self) -> MQTTErrorCode:
         packet = self._in_packet

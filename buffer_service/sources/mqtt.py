@@ -10,7 +10,7 @@ from typing import Final, Literal, cast
 from buffer_service.delivery import Delivery, Event, SessionStart, Skipped, SourceStatus
 from buffer_service.sources.backoff import Backoff
 from buffer_service.sources.buffered_client import Message
-from buffer_service.sources.mqtt_connection import Connection
+from buffer_service.sources.mqtt_connection import STEADY_S, Connection
 from iiot_platform.config.plant import MqttSource
 from iiot_platform.core.capture_log import Record
 from iiot_platform.core.clock import now_ms, now_us
@@ -20,8 +20,6 @@ logger = logging.getLogger(__name__)
 QOS0_LIMIT: Final = 20_000
 """Unacknowledged QoS 0 messages held at most; the broker's window does not bound these."""
 _REMIND_S: Final = 60.0
-_STEADY_MS: Final = 5_000
-"""A connection that lasted longer was a good one: the next attempt comes at once."""
 _ROUTES_LIMIT: Final = 100_000
 _STOP_TIMEOUT_S: Final = 2.0
 _NO_ACKNOWLEDGEMENT: Final = 0
@@ -135,7 +133,7 @@ class MqttReceiver:
                 self._filters,
                 on_connected=self._connected,
                 on_message=self._take,
-                on_refused=self._subscription_refused,
+                on_subscribed=self._subscribed,
             )
             self._connection = connection
             if self._stopping.is_set():
@@ -157,7 +155,7 @@ class MqttReceiver:
 
     def _connected(self, session_present: bool) -> None:  # noqa: FBT001 - the only argument
         self._connects += 1
-        self._state = ("connected", "", now_ms())
+        self._state = ("connecting", "subscribing", now_ms())
         kind = "session resumed" if session_present else "new session"
         logger.info("%s: connected, %s, taking %s", self._where, kind, ", ".join(self._filters))
         connection = self._connection
@@ -172,7 +170,7 @@ class MqttReceiver:
     def _disconnected(self, reason: str) -> None:
         now = time.monotonic()
         state, _, since_ms = self._state
-        if state == "connected" and now_ms() - since_ms > _STEADY_MS:
+        if state == "connected" and now_ms() - since_ms > STEADY_S * 1_000:
             self._backoff.reset()
         if state != "disconnected" or reason != self._last_reason:
             since_ms = since_ms if state == "disconnected" else now_ms()
@@ -192,10 +190,12 @@ class MqttReceiver:
         self._last_reason = reason
         self._state = ("disconnected", reason, since_ms)
 
-    def _subscription_refused(self, topic_filter: str, reason: str) -> None:
-        text = f"subscription of '{topic_filter}' refused: {reason}; check the access rules"
-        logger.error("%s: %s", self._where, text)
-        self._state = ("connected", text, now_ms())
+    def _subscribed(self, refused: Mapping[str, str]) -> None:
+        reason = ""
+        for topic_filter, why in refused.items():
+            reason = f"subscription of '{topic_filter}' refused: {why}; check the access rules"
+            logger.error("%s: %s", self._where, reason)
+        self._state = ("connected", reason, now_ms())
 
     def _take(self, message: Message) -> None:
         topic_bytes, payload, packet_id, qos, retain, dup = message

@@ -12,7 +12,7 @@ import ssl
 import struct
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, cast
 
 from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags
@@ -26,6 +26,8 @@ from buffer_service.sources import mqtt_failures
 from buffer_service.sources.buffered_client import BufferedClient, BufferedSocket, Message
 from iiot_platform.config.plant import MqttSource, MqttTls
 
+STEADY_S: Final = 5.0
+"""A connection that lasted longer was a good one."""
 CONNECT_TIMEOUT_S: Final = 5.0
 ANSWER_TIMEOUT_S: Final = 10.0
 _PUBACK: Final = functools.partial(struct.Struct("!BBH").pack, 0x40, 2)
@@ -43,7 +45,7 @@ class Connection:
         filters: topic filters to subscribe.
         on_connected: called with `session_present` when the broker has accepted us.
         on_message: called for each message; nothing is acknowledged by itself.
-        on_refused: called for each filter that the broker refuses, with the reason.
+        on_subscribed: called with the filters that the broker refuses, and the reasons.
     """
 
     def __init__(
@@ -53,15 +55,16 @@ class Connection:
         *,
         on_connected: Callable[[bool], None],
         on_message: Callable[[Message], None],
-        on_refused: Callable[[str, str], None],
+        on_subscribed: Callable[[Mapping[str, str]], None],
     ) -> None:
         self._settings = settings
         self._filters = filters
         self._on_connected = on_connected
         self._on_message = on_message
-        self._on_refused = on_refused
+        self._on_subscribed = on_subscribed
         self._received = 0
         self._accepted = False
+        self._accepted_at = 0.0
         self._subscribe_due = False
         self._stopping = False
         self._end: str | None = None
@@ -110,7 +113,7 @@ class Connection:
             manual_ack=True,
             reconnect_on_failure=False,
         )
-        client.connect_timeout = CONNECT_TIMEOUT_S
+        client.open_socket = self._open_socket
         if settings.username is not None:
             password = settings.password
             client.username_pw_set(
@@ -122,14 +125,24 @@ class Connection:
         client.on_subscribe = self._handle_subscribe
         return client
 
+    def _open_socket(self) -> socket.socket:
+        settings = self._settings
+        plain = socket.create_connection((settings.host, settings.port), CONNECT_TIMEOUT_S)
+        if settings.tls is None:
+            return plain
+        try:
+            context = _tls_context(settings.tls)
+            return context.wrap_socket(plain, server_hostname=settings.host)
+        except BaseException:
+            plain.close()
+            raise
+
     def _serve(self) -> str:
         settings = self._settings
         properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho's gap
         properties.ReceiveMaximum = settings.receive_maximum
         properties.SessionExpiryInterval = settings.session_expiry_s
         try:
-            if settings.tls is not None:
-                self._client.tls_set_context(_tls_context(settings.tls))
             self._client.connect(
                 settings.host,
                 settings.port,
@@ -181,7 +194,7 @@ class Connection:
         try:
             return sock.flush()
         except OSError as error:
-            self._end = f"the connection broke ({error.strerror or error})"
+            self._end = self._broken(error.strerror or str(error))
             return True
 
     def _read(self) -> None:
@@ -215,6 +228,7 @@ class Connection:
             self._end = mqtt_failures.refused(code.getName(), self._settings)
             return
         self._accepted = True
+        self._accepted_at = time.monotonic()
         self._on_connected(flags.session_present)
 
     def _handle_disconnect(
@@ -225,10 +239,16 @@ class Connection:
         name = code.getName()
         if flags.is_disconnect_packet_from_server:
             self._end = mqtt_failures.refused(name, self._settings)
-        elif self._accepted:
-            self._end = f"the connection broke ({name})"
         else:
-            self._end = mqtt_failures.closed_early(self._settings, name)
+            self._end = self._broken(name)
+
+    def _broken(self, detail: str) -> str:
+        """Why the connection broke off, without a word of the broker's."""
+        if not self._accepted:
+            return mqtt_failures.closed_early(self._settings, detail)
+        if time.monotonic() - self._accepted_at < STEADY_S:
+            return mqtt_failures.closed_at_once(self._settings, detail)
+        return f"the connection broke ({detail})"
 
     def _handle_message(self, message: Message) -> None:
         self._received += 1
@@ -237,11 +257,13 @@ class Connection:
     def _handle_subscribe(
         self, _client: Client, _data: Any, _mid: int, codes: list[ReasonCode], _props: Any
     ) -> None:
+        refused = {}
         for topic_filter, code in zip(self._filters, codes, strict=False):
             if code.is_failure:
-                self._on_refused(topic_filter, code.getName())
+                refused[topic_filter] = code.getName()
             elif code.value == 0:
-                self._on_refused(topic_filter, "granted without acknowledgement (QoS 0) only")
+                refused[topic_filter] = "QoS 0 was granted instead of 1, messages may be lost"
+        self._on_subscribed(refused)
 
 
 def _tls_context(tls: MqttTls) -> ssl.SSLContext:

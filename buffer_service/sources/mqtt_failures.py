@@ -59,3 +59,11 @@ def closed_early(settings: MqttSource, detail: str) -> str:
     if settings.tls.cert_file is None:
         return f"closed before an answer ({detail}): the broker may want a client certificate"
     return f"closed before an answer ({detail}); see the broker's log"
+
+
+def closed_at_once(settings: MqttSource, detail: str) -> str:
+    """The connection ended within seconds of being accepted."""
+    return (
+        f"the connection broke at once ({detail}): the broker stopped, or another client connects "
+        f"with client id '{settings.client_id}'; give each its own"
+    )

@@ -193,3 +193,13 @@ def test_a_large_batch_takes_the_kernel() -> None:
     assert ZScore(parameters)._takes_kernel(WORTH_IMPORTING // 200)
     assert not ZScore(parameters)._takes_kernel(WORTH_CALLING // 200 - 1)
     assert not ZScore(parameters, engine="plain")._takes_kernel(WORTH_IMPORTING)
+
+
+def test_a_small_std_is_not_raised_in_parity() -> None:
+    parameters = DetectorParameters(parity=True, threshold=1e6)
+    subject = detector(parameters, quantity=Quantity.ELECTRICAL)
+    x = np.append(np.tile([21.3, 21.3002], 13)[:25], [22.0])
+    rows, _ = subject.update(subject.init(parameters), np.arange(26), x, np.ones(26, bool))
+    script = NaiveScript("electrical", threshold=1e6, length=25)
+    expected = [script.message(value) for value in x.tolist()][-1]
+    assert rows.z_score[25] == expected.z_score > 5_000

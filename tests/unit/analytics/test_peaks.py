@@ -2,12 +2,13 @@
 
 import numpy as np
 import scipy.signal
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iiot_platform.analytics.peaks import find_peaks
 
 
+@settings(deadline=None)
 @given(
     x=st.lists(st.sampled_from([-1.0, 0.0, 1.0, 2.0, 2.5, 3.0]), max_size=40),
     height=st.sampled_from([-2.0, 0.0, 1.0, 2.5]),

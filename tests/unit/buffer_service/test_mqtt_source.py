@@ -1,0 +1,176 @@
+import socket
+import ssl
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from paho.mqtt.client import Client
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+from buffer_service.delivery import Delivery, Skipped
+from buffer_service.sources import mqtt, mqtt_failures
+from buffer_service.sources.backoff import Backoff
+from buffer_service.sources.buffered_client import (
+    BufferedClient,
+    BufferedSocket,
+    Message,
+    parse_publish,
+)
+from iiot_platform.config.plant import MqttSource
+
+
+def receiver(pressed: list[int] | None = None) -> mqtt.MqttReceiver:
+    return mqtt.MqttReceiver(
+        MqttSource(receive_maximum=20),
+        streams={"plant/": "all", "plant/line1/": "line1"},
+        filters=["plant/#"],
+        on_pressure=lambda: None if pressed is None else pressed.append(1),
+    )
+
+
+def message(topic: str, packet_id: int = 1, qos: int = 1) -> Message:
+    return Message(topic.encode(), b"x", packet_id, qos, retain=False, dup=False)
+
+
+@given(
+    topic=st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1),
+    payload=st.binary(max_size=300),
+    qos=st.sampled_from([0, 1]),
+    retain=st.booleans(),
+    names=st.integers(0, 40),
+)
+def test_a_publish_packet_is_read_as_it_was_written(
+    topic: str, payload: bytes, qos: int, *, retain: bool, names: int
+) -> None:
+    properties = Properties(PacketTypes.PUBLISH)
+    if names:
+        properties.UserProperty = [("name", "value")] * names
+    encoded = topic.encode()
+    packet_id = (513).to_bytes(2, "big") if qos else b""
+    head = len(encoded).to_bytes(2, "big") + encoded + packet_id
+    body = bytearray(head + properties.pack() + payload)
+    command = 0x30 | qos << 1 | retain
+    assert parse_publish(command | 8 * qos, body) == Message(
+        encoded, payload, 513 * qos, qos, retain, bool(qos)
+    )
+
+
+@pytest.mark.parametrize("body", [b"", b"\0", b"\0\5abc", b"\0\1a\0", b"\0\1a\0\1\x05ab"])
+def test_a_publish_packet_that_is_cut_short_is_refused(body: bytes) -> None:
+    with pytest.raises(IndexError):
+        parse_publish(0x32, body)
+
+
+def test_the_client_still_calls_what_is_replaced() -> None:
+    for name in ("_create_socket", "_handle_publish"):
+        assert name in vars(BufferedClient)
+        assert callable(getattr(Client, name, None)), f"paho no longer has {name}"
+
+
+def test_a_buffered_socket_reads_ahead_and_sends_in_bulk() -> None:
+    ours, theirs = socket.socketpair()
+    buffered = BufferedSocket(ours)
+    buffered.setblocking(flag=False)
+    with theirs:
+        theirs.sendall(b"abcdef")
+        assert buffered.recv(1) == b"a"
+        assert buffered.readable
+        assert (buffered.recv(3), buffered.recv(100)) == (b"bcd", b"ef")
+        assert not buffered.readable
+        with pytest.raises(BlockingIOError):
+            buffered.recv(1)
+        assert buffered.send(b"12") + buffered.send(b"34") == 4
+        theirs.settimeout(0)
+        with pytest.raises(BlockingIOError):
+            theirs.recv(10)
+        assert buffered.flush()
+        assert theirs.recv(10) == b"1234"
+        buffered.send(b"last")
+        buffered.close()
+        assert theirs.recv(10) == b"last"
+
+
+def test_a_full_peer_keeps_what_was_not_sent() -> None:
+    ours, theirs = socket.socketpair()
+    buffered = BufferedSocket(ours)
+    buffered.setblocking(flag=False)
+    with theirs:
+        sent = bytes(range(256)) * 20_000
+        buffered.send(sent)
+        assert not buffered.flush()
+        received = b""
+        while len(received) < len(sent):
+            received += theirs.recv(1_000_000)
+            buffered.flush()
+        assert received == sent
+        buffered.close()
+
+
+@pytest.mark.parametrize(
+    ("topic", "stream"),
+    [("plant/line1/m/d", "line1"), ("plant/line10/m/d", "all"), ("plant/line1", "line1")],
+)
+def test_the_longest_prefix_names_the_line(topic: str, stream: str) -> None:
+    source = receiver()
+    source._take(message(topic))
+    (event,) = source.drain()
+    assert isinstance(event, Delivery)
+    assert event.stream == stream
+
+
+def test_what_no_line_takes_is_counted_and_acknowledged() -> None:
+    source = receiver()
+    source._take(message("elsewhere/d", 7))
+    source._take(Message(b"\xff", b"x", 8, 1, retain=False, dup=False))
+    events = source.drain()
+    assert [event.packet_id for event in events if isinstance(event, Skipped)] == [7, 8]
+    assert source.status.counts["unmatched"] == 2
+
+
+def test_qos_0_is_bounded_until_it_is_durable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mqtt, "QOS0_LIMIT", 3)
+    source = receiver()
+    for _ in range(5):
+        source._take(message("plant/a", 0, 0))
+    events = source.drain()
+    assert len(events) == 3
+    assert source.status.counts["qos0_dropped"] == 2
+    source._take(message("plant/a", 1))
+    assert len(source.drain()) == 1
+    source.acknowledge([event.token for event in events])
+    source._take(message("plant/a", 0, 0))
+    assert len(source.drain()) == 1
+
+
+def test_half_a_window_asks_for_an_early_commit() -> None:
+    pressed: list[int] = []
+    source = receiver(pressed)
+    for packet_id in range(1, 10):
+        source._take(message("plant/a", packet_id))
+    assert not pressed
+    source._take(message("plant/a", 10))
+    assert pressed == [1]
+
+
+def test_waits_grow_to_a_cap_and_start_over() -> None:
+    backoff = Backoff(first_s=1.0, cap_s=4.0)
+    waits = [backoff.next_s() for _ in range(200)]
+    assert all(0 < wait <= min(4.0, 2.0**n) for n, wait in enumerate(waits))
+    assert max(waits) > 3
+    backoff.reset()
+    assert backoff.next_s() <= 1.0
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (ConnectionRefusedError(111, "refused"), "is the broker running?"),
+        (TimeoutError(), "check host, port and firewall"),
+        (socket.gaierror(-2, "unknown"), "can not be resolved"),
+        (OSError(113, "No route to host"), "No route to host"),
+        (ssl.SSLError(1, "odd"), "odd"),
+    ],
+)
+def test_failures_say_what_to_do(error: OSError, text: str) -> None:
+    assert text in mqtt_failures.not_reached(error, MqttSource())

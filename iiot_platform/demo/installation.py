@@ -1,5 +1,6 @@
 """The demo's plant file, ports and command lines."""
 
+import os
 import re
 import shutil
 import sys

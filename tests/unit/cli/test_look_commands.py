@@ -84,7 +84,7 @@ def test_tables_are_listed_and_shown(
     assert rows[-1]["ts"].endswith("+00:00")
     for name in listed:
         assert run(environ, "tables", "--table", name) == 0
-        assert name in capsys.readouterr().out
+        assert "ts" in capsys.readouterr().out
         answer(environ, capsys, "tables", "--table", name)
 
 

@@ -101,7 +101,7 @@ class Client:
             info.wait_for_publish(TIMEOUT_S)
 
     def acknowledge(self) -> None:
-        for message in self.messages:
+        for message in list(self.messages):
             self.paho.ack(message.mid, message.qos)
 
     def payloads(self) -> list[bytes]:

@@ -95,14 +95,16 @@ _DEVICE_STATES: Final = {"Running": 1, "Stopped": 0, True: 1, False: 0}
 
 
 def parse(payload: bytes) -> tuple[Payload, Sequence[Values]]:
-    """The payload's header and the values of each of its series.
+    """The payload's header and the values of each of its series; none for a signal.
+
+    Most payloads are signals, and theirs is `Payload.SensorValue`.
 
     Raises:
         DecodeError: the payload is no JSON object of a known shape; its `reason` says why.
     """
     try:
         head = _payload.decode(payload)
-        return head, _values(head, payload)
+        return head, () if head.SensorValue is not UNSET else _values(head, payload)
     except msgspec.ValidationError as error:
         raise DecodeError(_reason(str(error)), str(error)) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -122,8 +124,6 @@ def _reason(message: str) -> str:
 
 
 def _values(head: Payload, payload: bytes) -> Sequence[Values]:
-    if head.SensorValue is not UNSET:
-        return (Values(schema.SIGNAL, "", "", (head.SensorValue,)),)
     if head.StateValue is not UNSET:
         state = int(head.StateValue)
         if not -_INT64 < state < _INT64:

@@ -6,6 +6,7 @@ topic decides line, machine and device; names that disagree are counted by the c
 
 import math
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -91,6 +92,8 @@ class ElectricalPayload(msgspec.Struct, gc=False):
 _payload: Final = msgspec.json.Decoder(Payload)
 _electrical: Final = msgspec.json.Decoder(ElectricalPayload)
 _generic: Final = msgspec.json.Decoder(dict[str, Any])
+_scalars: Final = attrgetter(*schema.ELECTRICAL_SCALARS)
+_harmonics: Final = attrgetter(*schema.ELECTRICAL_HARMONICS)
 _DEVICE_STATES: Final = {"Running": 1, "Stopped": 0, True: 1, False: 0}
 
 
@@ -166,12 +169,8 @@ def _electrical_values(payload: ElectricalPayload) -> Values:
             "wrong_type", f"DeviceState {payload.DeviceState!r:.80}; known are Running and Stopped"
         )
     data: Any = payload.ElectricalData
-    values = [
-        NAN if value is None else value
-        for value in (getattr(data, name) for name in schema.ELECTRICAL_SCALARS)
-    ]
-    for name in schema.ELECTRICAL_HARMONICS:
-        harmonics = getattr(data, name)
+    values = [NAN if value is None else value for value in _scalars(data)]
+    for name, harmonics in zip(schema.ELECTRICAL_HARMONICS, _harmonics(data), strict=True):
         if harmonics is None:
             values.extend([NAN] * schema.HARMONICS)
         elif len(harmonics) == schema.HARMONICS:

@@ -84,7 +84,7 @@ class LogReader:
         return pa.concat_tables(parts) if parts else SEGMENT_SCHEMA.empty_table()
 
     def _read_range(self, stream: str, lo: int, hi: int, files: dict[Path, pa.Table]) -> pa.Table:
-        """One range; `files` holds what the range before has read, since one file may serve many."""
+        """One range; `files` holds those of the range before, since one file may serve many."""
         segments = self.segments(stream, lo, hi)
         if not segments:
             raise StorageError(

@@ -5,7 +5,7 @@ MAKEFLAGS += --no-print-directory
 .PHONY: help demo test check fmt bench lock clean runtime dev servers
 
 VENV ?= .venv
-SECONDS ?= 60
+SECONDS ?=
 WORKERS ?= auto
 UV ?= uv
 
@@ -17,8 +17,8 @@ export PATH := $(abspath $(VENV))/bin:$(PATH):/usr/sbin:/sbin
 help:  ## show this help
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1|\2/p' Makefile | column -t -s '|'
 
-demo: runtime  ## run the whole platform for SECONDS=60 with simulated lines
-	@iiot demo --seconds $(SECONDS)
+demo: runtime  ## run the whole platform with a simulated plant, until Ctrl-C (or SECONDS=60)
+	@iiot demo $(if $(SECONDS),--seconds $(SECONDS))
 
 test: check servers  ## check, then all tests, with real servers
 	@python -m pytest -n $(WORKERS)
@@ -34,7 +34,7 @@ fmt: dev  ## format, and mend what the linter can mend
 	@ruff check --fix .
 
 bench: dev servers  ## run the benchmarks and show their figures
-	@python -m pytest tests/benchmarks -s
+	@for bench in tests/benchmarks/bench_*.py; do python -m tests.benchmarks.$$(basename $$bench .py); done
 
 lock:  ## resolve pyproject.toml into the lock files again (UPGRADE=1: newest versions)
 	@command -v $(UV) >/dev/null || { echo "error: 'make lock' needs uv; install it with 'pip install uv'" >&2; exit 1; }

@@ -3,7 +3,7 @@
 import hashlib
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Final, Literal
@@ -192,8 +192,8 @@ class Engine:
         ranges = _with_range(self.ledger.ranges(line, hour), also)
         readings: list[Readings] = []
         quarantined: list[Quarantined] = []
-        for lo, hi in ranges:
-            decoded = decode(self.log.read(line, [(lo, hi)]), settings)
+        for some in _portions(ranges, self._plant.batches.row_cap):
+            decoded = decode(self.log.read(line, some), settings)
             for found, rows, set_aside in _by_hour(decoded):
                 if found == hour:
                     readings.append(rows)
@@ -385,6 +385,20 @@ def _with_range(
     ranges: list[tuple[int, int]], also: tuple[int, int] | None
 ) -> list[tuple[int, int]]:
     return ranges if also is None or also in ranges else [*ranges, also]
+
+
+def _portions(ranges: list[tuple[int, int]], rows: int) -> Iterator[list[tuple[int, int]]]:
+    """Ranges that are read at a time: about `rows` records, however small the ranges are."""
+    some: list[tuple[int, int]] = []
+    held = 0
+    for lo, hi in ranges:
+        if some and held + hi - lo > rows:
+            yield some
+            some, held = [], 0
+        some.append((lo, hi))
+        held += hi - lo
+    if some:
+        yield some
 
 
 @cache

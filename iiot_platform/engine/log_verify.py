@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -122,43 +122,16 @@ class SealedLog:
     def _check(
         self, segment: SealedSegment, digest: bytes, on_records: Callable[[int], None]
     ) -> tuple[bytes, Damage | None]:
+        """The chain hash behind a segment, and what is wrong with it."""
         path = self._folder / segment.path
-
-        def wrong(kind: DamageKind, detail: str) -> tuple[bytes, Damage]:
-            return digest, Damage(kind, segment.lo, segment.hi, segment.path, detail)
-
         try:
-            found = _hash_of(path)
-        except FileNotFoundError:
-            return wrong("missing_file", "the file is not there")
-        except OSError as error:
-            return wrong("unreadable", f"the file can not be read: {error.strerror}")
-        if found != segment.content_hash:
-            expected = segment.content_hash[:16] or "none"
-            return wrong("content_hash", f"the file's hash is {found[:16]}…, sealed was {expected}…")
-        expected_offset = segment.lo
-        try:
-            for part in _records(path):
-                for offset, _ in part:
-                    if offset != expected_offset:
-                        kind: DamageKind = "hole" if offset > expected_offset else "overlap"
-                        return wrong(kind, f"offset {expected_offset} expected, {offset} found")
-                    expected_offset += 1
-                digest = chain(digest, part)
-                on_records(len(part))
-        except (OSError, pa.ArrowException, KeyError) as error:
-            return wrong("unreadable", f"the file is no segment: {error}")
-        if expected_offset != segment.hi:
-            return wrong("hole", f"the file ends before {expected_offset}, not {segment.hi}")
-        if digest.hex() != segment.chain_hash:
-            return wrong(
-                "chain",
-                f"the chain of the records is {digest.hex()[:16]}…,"
-                f" sealed was {segment.chain_hash[:16]}…",
-            )
-        return digest, None
+            _check_content(path, segment)
+            return _chained(path, segment, digest, on_records), None
+        except _DamagedError as error:
+            damage = Damage(error.kind, segment.lo, segment.hi, segment.path, str(error))
+            return digest, damage
 
-    def _query(self, sql: str, *parameters: str) -> list[tuple[int | str, ...]]:
+    def _query(self, sql: str, *parameters: str) -> list[tuple[Any, ...]]:
         if not self._manifest.exists():
             raise StorageError(
                 f"'{self._manifest}' is not there: nothing was captured below this home yet, or"
@@ -183,12 +156,65 @@ def _misplaced(segment: SealedSegment, reached: int) -> Damage | None:
     return Damage("overlap", segment.lo, segment.hi, segment.path, detail)
 
 
-def _hash_of(path: Path) -> str:
+class _DamagedError(Exception):
+    """A segment is not what was sealed."""
+
+    def __init__(self, kind: DamageKind, detail: str) -> None:
+        self.kind: DamageKind = kind
+        super().__init__(detail)
+
+
+def _check_content(path: Path, segment: SealedSegment) -> None:
     digest = hashlib.blake2b(digest_size=32)
-    with path.open("rb") as file:
-        while part := file.read(_HASH_BYTES):
-            digest.update(part)
-    return digest.hexdigest()
+    try:
+        with path.open("rb") as file:
+            while part := file.read(_HASH_BYTES):
+                digest.update(part)
+    except FileNotFoundError as error:
+        raise _DamagedError("missing_file", "the file is not there") from error
+    except OSError as error:
+        raise _DamagedError("unreadable", f"it can not be read: {error.strerror}") from error
+    if digest.hexdigest() != segment.content_hash:
+        raise _DamagedError(
+            "content_hash",
+            f"the file's hash is {_short(digest.hexdigest())}, sealed was"
+            f" {_short(segment.content_hash)}",
+        )
+
+
+def _chained(
+    path: Path, segment: SealedSegment, digest: bytes, on_records: Callable[[int], None]
+) -> bytes:
+    """The chain hash behind a file's records, which must stand at their offsets."""
+    expected = segment.lo
+    try:
+        for part in _records(path):
+            offsets = [offset for offset, _ in part]
+            if offsets != list(range(expected, expected + len(part))):
+                raise _DamagedError("hole", _first_misplaced(offsets, expected))
+            expected += len(part)
+            digest = chain(digest, part)
+            on_records(len(part))
+    except (OSError, pa.ArrowException, KeyError) as error:
+        raise _DamagedError("unreadable", f"it is no segment: {error}") from error
+    if expected != segment.hi:
+        raise _DamagedError("hole", f"it ends before offset {expected}, sealed was {segment.hi}")
+    if digest.hex() != segment.chain_hash:
+        raise _DamagedError(
+            "chain",
+            f"the records' chain is {_short(digest.hex())}, sealed was"
+            f" {_short(segment.chain_hash)}",
+        )
+    return digest
+
+
+def _first_misplaced(offsets: list[int], expected: int) -> str:
+    wrong = next(i for i, offset in enumerate(offsets) if offset != expected + i)
+    return f"offset {expected + wrong} was expected, {offsets[wrong]} stands there"
+
+
+def _short(digest: str) -> str:
+    return f"{digest[:16]}…" if digest else "none"
 
 
 def _records(path: Path) -> Iterator[list[tuple[int, Record]]]:
@@ -197,7 +223,9 @@ def _records(path: Path) -> Iterator[list[tuple[int, Record]]]:
         for batch in file.iter_batches(batch_size=_READ_ROWS, columns=SEGMENT_SCHEMA.names):
             table = pa.Table.from_batches([batch]).cast(SEGMENT_SCHEMA)
             columns = [
-                (column.cast(pa.int64()) if pa.types.is_timestamp(column.type) else column).to_pylist()
+                (
+                    column.cast(pa.int64()) if pa.types.is_timestamp(column.type) else column
+                ).to_pylist()
                 for column in (table.column(name) for name in ("offset", *Record._fields))
             ]
             yield [(row[0], Record(*row[1:])) for row in zip(*columns, strict=True)]

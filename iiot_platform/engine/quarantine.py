@@ -4,8 +4,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import sqlalchemy as sa
 
@@ -19,6 +20,9 @@ from iiot_platform.engine.engine import Engine
 from iiot_platform.engine.ledger import Ledger
 from iiot_platform.engine.report import HourReport
 from iiot_platform.engine.table_store import TableStore
+
+_READ_TOGETHER: Final = 20_000
+"""Offsets that are near enough to be read at once."""
 
 
 class QuarantinedRow(NamedTuple):
@@ -170,18 +174,30 @@ def _decoded(
     """The offsets that decode now, by the hour of their event time."""
     settings = engine.settings_for(line, 0, keep=False)
     homes: dict[int, set[int]] = {}
-    for lo, hi in _runs(offsets):
-        try:
-            decoded = decode(engine.log.read(line, [(lo, hi)]), settings)
-        except StorageError:
-            report.gone += hi - lo
-            continue
+    for records in _raw(engine, line, offsets, report):
+        decoded = decode(records, settings)
         report.stays += decoded.reasons
         readings = decoded.readings
         for ts, offset in zip(readings.ts.tolist(), readings.offset.tolist(), strict=True):
             homes.setdefault(hour_of(ts), set()).add(offset)
         report.decoded += len(set(readings.offset.tolist()))
     return homes
+
+
+def _raw(engine: Engine, line: str, offsets: list[int], report: RetryReport) -> Iterator[pa.Table]:
+    """The raw records of rising offsets; neighbours are read together."""
+    for _, near in groupby(offsets, lambda offset: offset // _READ_TOGETHER):
+        chosen = list(near)
+        try:
+            records = engine.log.read(line, [(chosen[0], chosen[-1] + 1)])
+        except StorageError:
+            for lo, hi in _runs(chosen):
+                try:
+                    yield engine.log.read(line, [(lo, hi)])
+                except StorageError:
+                    report.gone += hi - lo
+            continue
+        yield records.filter(pc.is_in(records.column("offset"), value_set=pa.array(chosen)))
 
 
 def _runs(offsets: Sequence[int]) -> list[tuple[int, int]]:

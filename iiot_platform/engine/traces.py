@@ -1,8 +1,9 @@
 """What a detector said about one quantity of one series, row by row, taken out of a table."""
 
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from iiot_platform.core import schema
@@ -105,6 +106,7 @@ def traces(table: schema.Table, rows: pa.Table) -> dict[TestedQuantity, Trace]:
     return found
 
 
-def _numbers(rows: pa.Table, name: str, kind: pa.DataType) -> "np.ndarray[tuple[int], np.dtype]":  # type: ignore[type-arg] # int64 or float64 as asked
+def _numbers(rows: pa.Table, name: str, kind: pa.DataType) -> npt.NDArray[Any]:
     column = rows.column(name).cast(kind).combine_chunks()
-    return column.to_numpy(zero_copy_only=False)  # type: ignore[no-any-return] # pyarrow has no types
+    numbers: npt.NDArray[Any] = column.to_numpy(zero_copy_only=False)
+    return numbers

@@ -4,6 +4,7 @@ import json
 from typing import Annotated, Any, Final
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -76,18 +77,17 @@ def list_segments(
         ]
         typer.echo(json.dumps(values, indent=2, ensure_ascii=False))
         return
-    table = Table(title="segments", title_justify="left")
+    table = Table(title="segments", title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("line", overflow="fold")
-    for heading in ("from offset", "to", "records", "bytes"):
+    for heading in ("offset", "records", "bytes"):
         table.add_column(heading, justify="right")
-    for heading in ("received from", "to", "file"):
-        table.add_column(heading, overflow="fold")
+    table.add_column("received from", no_wrap=True)
+    table.add_column("file", overflow="fold")
     for name, segment in found:
         table.add_row(
             escape(name),
-            *(f"{n:,}" for n in (segment.lo, segment.hi, segment.hi - segment.lo, segment.bytes)),
+            *(f"{n:,}" for n in (segment.lo, segment.hi - segment.lo, segment.bytes)),
             _time(segment.min_received),
-            _time(segment.max_received),
             escape(segment.path),
         )
     Console(highlight=False).print(table)

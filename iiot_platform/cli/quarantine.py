@@ -8,6 +8,7 @@ from itertools import islice
 from typing import Annotated, Any, Final
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -60,19 +61,19 @@ def list_rows(
     if as_json:
         typer.echo(json.dumps([_values(row) for row in found], indent=2, ensure_ascii=False))
         return
-    table = Table(title="quarantine", title_justify="left")
-    for heading in ("line", "offset", "received", "reason", "topic", "detail", "payload"):
-        table.add_column(
-            heading, overflow="fold", justify="right" if heading == "offset" else "left"
-        )
+    table = Table(title="quarantine", title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("line", overflow="fold")
+    table.add_column("offset", justify="right", no_wrap=True)
+    table.add_column("received", no_wrap=True)
+    for heading in ("reason", "topic", "payload"):
+        table.add_column(heading, overflow="fold")
     for row in found:
         cells = (
             row.line,
             str(row.offset),
-            _time(row.received),
+            f"{from_ms(row.received):%Y-%m-%d %H:%M:%S}",
             row.reason,
-            row.topic,
-            row.detail,
+            payload_text(row.topic.encode("utf-8", "surrogatepass"), _SHORT),
             payload_text(row.payload, _SHORT),
         )
         table.add_row(*(escape(cell) for cell in cells))

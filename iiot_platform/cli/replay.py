@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final, NamedTuple
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -189,12 +190,12 @@ def _print(console: Console, asked: Question, comparison: Comparison) -> None:
     quantities = comparison.quantities
     changed = [found for found in quantities if found.added or found.removed]
     title = (
-        f"{asked.line}, {_time(asked.start_ms)} to {_time(asked.end_ms)}:"
+        f"anomalies: {asked.line}, {_time(asked.start_ms)} to {_time(asked.end_ms)}:"
         f" {len(asked.hours)} hours under settings {asked.settings.version}"
     )
-    table = Table(title=escape(title), title_justify="left")
-    table.add_column("series", overflow="fold")
-    headings = ("rows", "anomalies", "would be", "added", "removed", "unchanged", "learnt from")
+    table = Table(title=escape(title), title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("series", overflow="fold", min_width=20)
+    headings = ("rows", "now", "would be", "added", "removed", "learnt from")
     for heading in headings:
         table.add_column(heading, justify="right")
     for found in (changed or quantities)[:_SHOWN]:
@@ -208,7 +209,6 @@ def _print(console: Console, asked: Question, comparison: Comparison) -> None:
                     found.candidate,
                     found.added,
                     found.removed,
-                    found.unchanged,
                     found.learning,
                 )
             ),
@@ -242,7 +242,7 @@ def _verdicts(example: Example) -> str:
 
 
 def _print_shifts(console: Console, comparison: Comparison) -> None:
-    table = Table(title="alarm minutes per shift", title_justify="left")
+    table = Table(title="alarm minutes per shift", title_justify="left", box=box.SIMPLE_HEAD)
     for heading in ("day", "shift"):
         table.add_column(heading)
     for heading in ("minutes", "would be", "alerts", "would be"):

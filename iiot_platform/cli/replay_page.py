@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from iiot_platform.core.clock import from_ms
+from iiot_platform.core.clock import MS_PER_HOUR, from_ms
 from iiot_platform.engine.comparison import Example, QuantityComparison, ShiftLoad, Verdict
 from iiot_platform.engine.envelope import Envelope
 from iiot_platform.engine.readings import Bools, Floats
@@ -19,6 +19,8 @@ _LANES: Final = (
     ("added", "added by the candidate"),
     ("removed", "removed by the candidate"),
 )
+_AXIS_END: Final = 100 * (_HEIGHT - 8) / (_HEIGHT + _LANE * len(_LANES))
+"""Where the label of the lowest value stands, in % of the picture's height."""
 _STYLE: Final = """
 :root{color-scheme:light dark;--ink:#1c2430;--soft:#5d6878;--line:#d8dee6;--paper:#fff;
 --card:#f6f8fa;--value:#2b4a78;--standing:#8a94a3;--candidate:#d07a00;--added:#c62828;
@@ -39,14 +41,15 @@ table{border-collapse:collapse;width:100%;font-size:.9rem;font-variant-numeric:t
 th,td{padding:.25rem .5rem;text-align:right;border-bottom:1px solid var(--line)}
 th{color:var(--soft);font-weight:600;vertical-align:bottom}
 th:first-child,td:first-child{text-align:left;padding-left:0;overflow-wrap:anywhere}
-td.name{min-width:8rem}
+@media(max-width:30rem){table{font-size:.8rem}th,td{padding:.25rem .3rem}.wide{display:none}}
 .counts{display:flex;flex-wrap:wrap;gap:.1rem 1rem;margin:.2rem 0 .5rem;font-size:.9rem;
 color:var(--soft)}
 .added{color:var(--added)}.removed{color:var(--removed)}
 .plot{position:relative}
+.plot,.times{margin-left:3.4rem}
 svg{display:block;width:100%;height:15rem}
-.axis{position:absolute;left:.25rem;font-size:.75rem;color:var(--soft);background:var(--card);
-opacity:.9;padding:0 .2rem;pointer-events:none}
+.axis{position:absolute;right:calc(100% + .3rem);font-size:.75rem;line-height:1;
+color:var(--soft);white-space:nowrap}
 .times{display:flex;justify-content:space-between;font-size:.75rem;color:var(--soft)}
 .legend{display:flex;flex-wrap:wrap;gap:.2rem 1rem;font-size:.85rem;color:var(--soft);
 margin:0 0 1rem}
@@ -117,7 +120,7 @@ def _overview(quantities: Sequence[QuantityComparison]) -> str:
         )
         for found in quantities
     ]
-    return f"<section><h2>Anomalies</h2>{_table(headings, rows)}</section>"
+    return f"<section><h2>Anomalies</h2>{_table(headings, rows, 'rows')}</section>"
 
 
 def _shifts(shifts: Sequence[ShiftLoad]) -> str:
@@ -136,14 +139,16 @@ def _shifts(shifts: Sequence[ShiftLoad]) -> str:
     )
 
 
-def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table of cells that are escaped already."""
-    head = "".join(f"<th>{heading}</th>" for heading in headings)
-    body = "".join(
-        f'<tr><td class="name">{row[0]}</td>{"".join(f"<td>{cell}</td>" for cell in row[1:])}</tr>'
-        for row in rows
-    )
-    return f'<div class="scroll"><table><tr>{head}</tr>{body}</table></div>'
+def _table(headings: Sequence[str], rows: Iterable[Sequence[str]], wide: str = "") -> str:
+    """A table of cells that are escaped already; a phone leaves the column `wide` out."""
+    marks = [' class="wide"' if heading == wide else "" for heading in headings]
+
+    def row(tag: str, cells: Sequence[str]) -> str:
+        parts = (f"<{tag}{mark}>{cell}</{tag}>" for mark, cell in zip(marks, cells, strict=True))
+        return f"<tr>{''.join(parts)}</tr>"
+
+    body = "".join(row("td", cells) for cells in rows)
+    return f'<div class="scroll"><table>{row("th", headings)}{body}</table></div>'
 
 
 def _legend() -> str:
@@ -175,14 +180,16 @@ def _picture(found: QuantityComparison, envelope: Envelope) -> str:
         *(("removed", example) for example in found.examples_removed),
     ]
     middle = (envelope.start_ms + envelope.end_ms) // 2
+    one_day = envelope.end_ms - envelope.start_ms <= MS_PER_HOUR * 24
     return (
         f"<section><h2>{label}</h2>"
         f'<div class="counts">{counts}</div><div class="plot">{_svg(envelope, label)}'
         f'<span class="axis" style="top:0">{high:.5g}</span>'
-        f'<span class="axis" style="bottom:{3.4}rem">{low:.5g}</span></div>'
+        f'<span class="axis" style="top:{_AXIS_END:.1f}%">{low:.5g}</span></div>'
         '<div class="times">'
         + "".join(
-            f"<span>{_time(ts)}</span>" for ts in (envelope.start_ms, middle, envelope.end_ms)
+            f"<span>{_tick(ts, short=one_day)}</span>"
+            for ts in (envelope.start_ms, middle, envelope.end_ms)
         )
         + f"</div>{_examples(examples)}</section>"
     )
@@ -259,6 +266,11 @@ def _area(top: Floats, bottom: Floats, filled: Bools) -> str:
         lower = [f"{x + 0.5:g},{bottom[x]:.1f}" for x in reversed(stretch.tolist())]
         paths.append(f"M{'L'.join(upper + lower)}Z")
     return "".join(paths)
+
+
+def _tick(ts_ms: int, *, short: bool) -> str:
+    """A time below a picture: what a phone has room for three times."""
+    return from_ms(ts_ms).strftime("%H:%M" if short else "%m-%d %H:%M")
 
 
 def _time(ts_ms: int, *, seconds: bool = False) -> str:

@@ -1,6 +1,7 @@
 """`iiot explain`: how a row came to be what it is."""
 
 import json
+import uuid
 from datetime import datetime
 from typing import Annotated, Any, Final
 
@@ -61,7 +62,12 @@ def _timezone(settings: Settings, context: typer.Context) -> str:
     return load_plant(settings.plant_path, context.obj).timezone
 
 
-def _run_page(settings: Settings, run_id: str) -> str:
+def _run_page(settings: Settings, run_id: str) -> str | None:
+    """The run's page in Dagster; None where it ran on the command line."""
+    try:
+        uuid.UUID(run_id)
+    except ValueError:
+        return None
     return f"{settings.dagster_url}/runs/{run_id}"
 
 
@@ -89,7 +95,7 @@ def _row_table(found: Explanation) -> Table:
 
 def _print_run(console: Console, found: Explanation, settings: Settings) -> None:
     run_id = found.row["run_id"]
-    _say(console, f"run {run_id}  {_run_page(settings, run_id)}", "bold")
+    _say(console, f"run {run_id}  {_run_page(settings, run_id) or 'without Dagster'}", "bold")
     for batch in found.batches:
         _say(
             console,
@@ -157,7 +163,8 @@ def _print_versions(console: Console, found: Explanation) -> None:
         if version.row is None:
             _say(console, f"{span}: its file is gone")
         else:
-            _say(console, f"{span}: " + ", ".join(f"{c} {_cell(version.row[c])}" for c in columns))
+            values = ", ".join(f"{name} {_cell(version.row[name])}" for name in columns)
+            _say(console, f"{span}: {values}" if values else span)
 
 
 def _say(console: Console, text: str, style: str = "") -> None:

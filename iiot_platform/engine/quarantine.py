@@ -191,13 +191,23 @@ def _raw(engine: Engine, line: str, offsets: list[int], report: RetryReport) -> 
         try:
             records = engine.log.read(line, [(chosen[0], chosen[-1] + 1)])
         except StorageError:
-            for lo, hi in _runs(chosen):
-                try:
-                    yield engine.log.read(line, [(lo, hi)])
-                except StorageError:
-                    report.gone += hi - lo
+            yield from _rest(engine, line, chosen, report)
             continue
         yield records.filter(pc.is_in(records.column("offset"), value_set=pa.array(chosen)))
+
+
+def _rest(engine: Engine, line: str, offsets: list[int], report: RetryReport) -> Iterator[pa.Table]:
+    """What is still there of rising offsets, segment by segment."""
+    left = len(offsets)
+    for lo, hi in _runs(offsets):
+        for segment in engine.log.segments(line, lo, hi):
+            start, stop = max(lo, segment.lo), min(hi, segment.hi)
+            try:
+                yield engine.log.read(line, [(start, stop)])
+            except StorageError:
+                continue
+            left -= stop - start
+    report.gone += left
 
 
 def _runs(offsets: Sequence[int]) -> list[tuple[int, int]]:

@@ -1,6 +1,7 @@
 """`iiot explain`: how a row came to be what it is."""
 
 import json
+import math
 import uuid
 from datetime import datetime
 from typing import Annotated, Any, Final
@@ -211,10 +212,14 @@ def _values(found: Explanation, settings: Settings) -> dict[str, Any]:
 
 
 def _plain(row: dict[str, Any]) -> dict[str, Any]:
-    return {
-        name: value.isoformat() if isinstance(value, datetime) else value
-        for name, value in row.items()
-    }
+    """A row as JSON has it; what is no number is null."""
+    return {name: _plain_value(value) for name, value in row.items()}
+
+
+def _plain_value(value: object) -> object:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _cell(value: object) -> str:

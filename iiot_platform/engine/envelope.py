@@ -72,6 +72,8 @@ class Envelope:
 
         A limit that lies far outside the values would press them flat; it is cut off.
         """
+        if not self.filled.any():
+            return 0.0, 1.0
         low, high = float(np.nanmin(self.low)), float(np.nanmax(self.high))
         room = 0.75 * (high - low) or abs(high) * 0.05 or 1.0
         limits = np.concatenate([limit for band in self.bands.values() for limit in band])

@@ -48,3 +48,4 @@ def test_a_constant_value_has_a_span() -> None:
     found.add(None, trace([0.0, 0.0], [], threshold=0.0))
     low, high = found.span
     assert low < 0 < high
+    assert Envelope(0, 80, slices=4).span == (0, 1)

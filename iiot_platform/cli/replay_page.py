@@ -237,7 +237,8 @@ def _svg(envelope: Envelope, label: str) -> str:
     filled = envelope.filled
     shapes.append(
         f'<path d="{_area(y(envelope.high), y(envelope.low), filled)}" fill="var(--value)"'
-        ' stroke="var(--value)" stroke-linejoin="round" stroke-linecap="round" vector-effect="non-scaling-stroke"/>'
+        ' stroke="var(--value)" stroke-linejoin="round" stroke-linecap="round"'
+        ' vector-effect="non-scaling-stroke"/>'
     )
     for lane, (name, _) in enumerate(_LANES):
         top_of_lane = _HEIGHT + lane * _LANE + 3

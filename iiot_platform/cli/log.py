@@ -21,7 +21,9 @@ from iiot_platform.engine.log_verify import LineVerdict, SealedLog
 _US_PER_MS: Final = 1_000
 _MOST_RECORDS: Final = 10_000
 
-log = typer.Typer(help="Verify the capture log, list it and show its records.")
+log = typer.Typer(
+    help="Verify the capture log, list it and show its records.", no_args_is_help=True
+)
 
 
 @log.command()

@@ -29,7 +29,7 @@ _LINE_OPTION = typer.Option("--line", help="One line alone.")
 _REASON_OPTION = typer.Option("--reason", help="What was set aside for this reason alone.")
 _JSON_OPTION = typer.Option("--json", help="Print JSON.")
 
-quarantine = typer.Typer(help="List, show and retry what was set aside.")
+quarantine = typer.Typer(help="List, show and retry what was set aside.", no_args_is_help=True)
 
 
 @quarantine.command("list")

@@ -91,7 +91,9 @@ class Quarantine:
             return []
         rows = self._store.read(schema.QUARANTINE, [file.path for file in files])
         rows = rows.sort_by("offset")
-        columns = rows.set_column(0, "ts", pc.cast(rows.column("ts"), "int64"))
+        columns = rows.set_column(
+            rows.schema.get_field_index("ts"), "ts", pc.cast(rows.column("ts"), "int64")
+        )
         return [
             QuarantinedRow(
                 self._line,

@@ -1,5 +1,7 @@
 """A backfill beside live batches: what it loses it does again, and it does not try for ever."""
 
+from typing import Any
+
 import pytest
 
 from iiot_platform.config.plant import Plant
@@ -30,8 +32,8 @@ class _Overtaken(Engine):
 
     losses = 0
 
-    def whole_hour(self, line: str, hour: int, *args: object, **more: object):  # type: ignore[no-untyped-def,override] # passes everything on  # noqa: ANN201
-        found = super().whole_hour(line, hour, *args, **more)  # type: ignore[arg-type] # see above
+    def whole_hour(self, line: str, hour: int, *args: Any, **more: Any) -> Any:
+        found = super().whole_hour(line, hour, *args, **more)
         if self.losses:
             self.losses -= 1
             other = Engine(Home(self.store.path(".").parent), OLD)

@@ -35,6 +35,7 @@ max_inflight_messages 0
 persistent_client_expiration 7d
 """
 
+
 @dataclass(frozen=True)
 class DemoOptions:
     """How the demo is run.

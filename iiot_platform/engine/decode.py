@@ -27,12 +27,17 @@ _CONTROL = {chr(code): None for code in (*range(32), 127)}
 
 @dataclass(frozen=True)
 class Quarantined:
-    """One message that was set aside; `received` in Unix ms."""
+    """One message that was set aside; times in Unix ms.
+
+    `claimed` is the event time that it would have under settings that accept it: a rerun of that
+    hour looks at it again.
+    """
 
     offset: int
     topic: str
     payload: bytes
     received: int
+    claimed: int
     reason: str
     detail: str
 
@@ -96,6 +101,7 @@ def decode(records: pa.Table, settings: LineSettings) -> Decoded:
                     names[topic],
                     payload,
                     at,
+                    _claimed(payload, at, source),
                     error.reason,
                     error.detail[:_DETAIL_LENGTH],
                 )
@@ -126,6 +132,13 @@ def decode(records: pa.Table, settings: LineSettings) -> Decoded:
         tuple(quarantine),
         decoder.misnamed,
     )
+
+
+def _claimed(payload: bytes, received: int, source_us: int) -> int:
+    claimed = payloads.claimed_time(payload)
+    if claimed is not None:
+        return claimed
+    return received if source_us == NO_STATE else source_us // _US_PER_MS
 
 
 def _filled(array: npt.NDArray[Any], found: Mapping[int, int]) -> npt.NDArray[Any]:

@@ -3,7 +3,7 @@
 import hashlib
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Final, Literal
@@ -13,7 +13,7 @@ import numpy as np
 from iiot_platform.config.line_settings import LineSettings
 from iiot_platform.config.plant import Plant
 from iiot_platform.core import schema
-from iiot_platform.core.clock import MS_PER_S, hour_start_ms, now_ms
+from iiot_platform.core.clock import MS_PER_S, hour_of, hour_start_ms, now_ms
 from iiot_platform.core.names import SeriesKey
 from iiot_platform.core.paths import Home
 from iiot_platform.engine.activity import NO_SERIES
@@ -84,6 +84,7 @@ class Engine:
         batch = _Batch(self, line, current, (lo, hi), run_id, [hour for hour, _, _ in parts])
         for hour, readings, quarantined in parts:
             batch.add(hour, readings, quarantined)
+            batch.claim(hour_of(entry.claimed) for entry in quarantined)
         seconds = time.perf_counter() - started
         versions = self.ledger.commit(batch.commit(decoded, seconds))
         newest = int(decoded.readings.received.max()) if len(decoded.readings) else self._clock()
@@ -259,7 +260,7 @@ class _Batch:
         self._versions = engine.ledger.versions(line, hours)  # before all else: see there
         self._known: dict[SeriesKey, StoredState] = {}
         self._asked: set[SeriesKey] = set()
-        self._ranges: list[int] = []
+        self._ranges: set[int] = set()
         self._dirty: list[DirtyMark] = []
         self._cleared: list[int] = []
         self.changes: list[HourChange] = []
@@ -268,7 +269,7 @@ class _Batch:
 
     def add(self, hour: int, readings: Readings, quarantined: tuple[Quarantined, ...]) -> None:
         """Takes one hour's part of the batch; hours come oldest first."""
-        self._ranges.append(hour)
+        self._ranges.add(hour)
         assigned = self._engine.ledger.assignment(self._line, hour) or self._current
         if assigned.version != self._current.version:
             if self._engine.is_open(hour) and not self._overtaken(readings, hour).any():
@@ -297,6 +298,10 @@ class _Batch:
         )
         self._take(change, counts)
 
+    def claim(self, hours: Iterable[int]) -> None:
+        """Notes hours that other settings would put some messages into."""
+        self._ranges.update(hours)
+
     def commit(self, decoded: Decoded, seconds: float) -> Commit:
         """The batch as one transaction."""
         counts = Counter({f"quarantined.{name}": n for name, n in decoded.reasons.items()})
@@ -320,7 +325,7 @@ class _Batch:
             run_id=self._run_id,
             code_version=code_version(),
             hours=tuple(self.changes),
-            ranges=tuple(self._ranges),
+            ranges=tuple(sorted(self._ranges)),
             dirty=tuple(self._dirty),
             cleared=tuple(self._cleared),
             counts=+counts,

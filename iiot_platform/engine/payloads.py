@@ -207,6 +207,25 @@ def _finite(value: float) -> float | None:
     return number if math.isfinite(number) else None
 
 
+class _Stamp(msgspec.Struct, gc=False):
+    TimeStamp: Any = None
+
+
+_stamp: Final = msgspec.json.Decoder(_Stamp)
+
+
+def claimed_time(payload: bytes) -> int | None:
+    """The time that a payload claims (Unix ms), whatever else is wrong with it; None: none."""
+    try:
+        stamp = _stamp.decode(payload).TimeStamp
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    if isinstance(stamp, bool) or not isinstance(stamp, int | float):
+        return None
+    number = _finite(stamp)
+    return None if number is None or abs(number) >= _INT64 else int(number)
+
+
 def names_agree(head: Payload, line: str, machine: str, device: str) -> bool:
     """False where a name inside the payload differs from the topic's."""
     return (

@@ -13,7 +13,8 @@ import sqlalchemy as sa
 from iiot_platform.core import schema
 from iiot_platform.engine import ledger_schema as db
 from iiot_platform.engine.commit import Operation
-from iiot_platform.engine.ledger import Ledger, upsert
+from iiot_platform.engine.ledger import Ledger
+from iiot_platform.engine.swap import upsert
 from iiot_platform.engine.table_store import TableStore
 
 

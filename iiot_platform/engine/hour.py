@@ -11,7 +11,7 @@ import pyarrow as pa
 from iiot_platform.config.line_settings import LineSettings
 from iiot_platform.core import schema
 from iiot_platform.core.names import SeriesKey
-from iiot_platform.engine.activity import merge, quarantine_activity, summarise
+from iiot_platform.engine.activity import data_quality, merge, quarantine_activity, summarise
 from iiot_platform.engine.commit import (
     Base,
     CurrentFile,
@@ -33,7 +33,11 @@ from iiot_platform.engine.table_store import (
 
 _FAN_IN: Final = 16
 """Files of one level that are merged into one of the next: a few dozen an hour stay open."""
-_WHOLE_TABLES: Final = (schema.ACTIVITY.name, schema.LINE_SUMMARY.name)
+_WHOLE_TABLES: Final = (
+    schema.ACTIVITY.name,
+    schema.LINE_SUMMARY.name,
+    schema.DATA_QUALITY.name,
+)
 """Small tables whose file is replaced at every change."""
 
 
@@ -86,7 +90,7 @@ class HourBuilder:
         activity = [rows.activity]
         if quarantined:
             tables[schema.QUARANTINE.name] = quarantine_rows(quarantined)
-            activity.append(_quarantine_activity(quarantined))
+            activity += _quarantine_activity(quarantined)
         marks = Provenance(run_id, settings.version)
         self._summarise(tables, merge(activity))
         files = [
@@ -148,7 +152,7 @@ class HourBuilder:
         activity = [rows.activity, again.activity]
         if quarantined:
             new[schema.QUARANTINE.name] = quarantine_rows(quarantined)
-            activity.append(_quarantine_activity(quarantined))
+            activity += _quarantine_activity(quarantined)
         marks = Provenance(run_id, settings.version)
         files = [
             self._append(hour, schema.TABLES[name], table, marks)
@@ -164,6 +168,7 @@ class HourBuilder:
         files += [
             self._replace(hour, schema.TABLES[name], whole[name], marks, kept=None, upsert=True)
             for name in _WHOLE_TABLES
+            if name != schema.DATA_QUALITY.name or _says_quality(activity)
         ]
         change = HourChange(
             hour=hour,
@@ -245,6 +250,7 @@ class HourBuilder:
     def _summarise(self, tables: dict[str, pa.Table], activity: pa.Table) -> None:
         tables[schema.ACTIVITY.name] = activity
         tables[schema.LINE_SUMMARY.name] = summarise(self._line, activity)
+        tables[schema.DATA_QUALITY.name] = data_quality(self._line, activity)
 
     def _append(
         self, hour: int, table: schema.Table, rows: pa.Table, marks: Provenance
@@ -354,5 +360,17 @@ def _anomalies(activity: pa.Table) -> int:
     return int(activity.column("anomalies").to_numpy().sum())
 
 
-def _quarantine_activity(entries: tuple[Quarantined, ...]) -> pa.Table:
-    return quarantine_activity(np.array([entry.received for entry in entries], np.int64))
+def _says_quality(parts: list[pa.Table]) -> bool:
+    """True where a batch has set something aside or found something late."""
+    return any(
+        part.column(name).to_numpy().any() for part in parts for name in ("quarantined", "late")
+    )
+
+
+def _quarantine_activity(entries: tuple[Quarantined, ...]) -> list[pa.Table]:
+    received: dict[str, list[int]] = {}
+    for entry in entries:
+        received.setdefault(entry.reason, []).append(entry.received)
+    return [
+        quarantine_activity(reason, np.array(times, np.int64)) for reason, times in received.items()
+    ]

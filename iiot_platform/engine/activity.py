@@ -24,7 +24,7 @@ _MAX = "lateness_max_ms"
 _NO_LATENESS = np.iinfo(np.int64).min
 _NONE = np.zeros(0, np.int64)
 NO_SERIES = ""
-"""Stands for the messages that belong to no series: the quarantined ones."""
+"""Stands, where series are named, for what belongs to the line alone."""
 
 
 def interval_of(ts: Ints) -> Ints:

@@ -297,7 +297,7 @@ class _Batch:
                 self._compute_whole(hour)
             else:
                 self._leave(hour, readings, OTHER_SETTINGS)
-                if quarantined and not len(readings):
+                if quarantined:
                     self._dirty.append(DirtyMark(hour, NO_SERIES, OTHER_SETTINGS, len(quarantined)))
             return
         late = self._overtaken(readings, hour)

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from iiot_platform.core import schema
 from iiot_platform.core.errors import StorageError
 from iiot_platform.core.names import SeriesKey
+from iiot_platform.engine.activity import NO_SERIES
 from iiot_platform.engine.canonical import canonical_hash
 from iiot_platform.engine.code_version import code_version
 from iiot_platform.engine.commit import Commit, DirtyMark, RerunKind
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 OTHER_SETTINGS: Final = "closed_under_other_settings"
 """Reason of a dirty mark: rows for a closed hour while the current settings are others."""
-_OF_THE_LINE: Final = ""
 _SUMMARIES: Final = (schema.LINE_SUMMARY.name, schema.DATA_QUALITY.name)
 _BY_WEIGHT: Final[tuple[Reason, ...]] = (
     "defect",
@@ -125,14 +125,14 @@ class _Stood:
             try:
                 old = self.builder.standing(table, self.hour)
             except StorageError:
-                yield Difference(name, _OF_THE_LINE, "defect")
+                yield Difference(name, NO_SERIES, "defect")
                 continue
             if canonical_hash(table, old) == canonical_hash(table, fresh):
                 continue
             other_code = self._other_code(old)
             if name in _SUMMARIES:
                 reasons = of_activity or {explain.of_line(other_code=other_code)}
-                yield Difference(name, _OF_THE_LINE, min(reasons, key=_BY_WEIGHT.index))
+                yield Difference(name, NO_SERIES, min(reasons, key=_BY_WEIGHT.index))
                 continue
             before, after = _by_series(table, old), _by_series(table, fresh)
             for series in sorted({*before, *after}):
@@ -189,7 +189,8 @@ class _Explanation:
 
     def of_series(self, series: str, *, other_code: bool) -> Reason:
         """Why rows of a series differ."""
-        marks = self.marks.get(series, set())
+        # what was set aside belongs to no series; a key has slashes, a reason for it none
+        marks = self.marks.get(series if "/" in series else NO_SERIES, set())
         if self.other_settings or OTHER_SETTINGS in marks:
             return "settings changed"
         if marks - {RIPPLE}:
@@ -200,7 +201,7 @@ class _Explanation:
 
     def of_line(self, *, other_code: bool) -> Reason:
         """Why rows of the line differ."""
-        return self.of_series(_OF_THE_LINE, other_code=other_code)
+        return self.of_series(NO_SERIES, other_code=other_code)
 
 
 _KEY_COLUMNS: Final = ("machine_name", "sensor_name", "state_name", "device_name", "name")
@@ -216,7 +217,7 @@ def _by_series(table: schema.Table, rows: pa.Table) -> dict[str, str]:
             name for name in ("kind", *_KEY_COLUMNS, "operation", "operation_type") if name in names
         ]
     else:
-        return {_OF_THE_LINE: canonical_hash(table, rows)}
+        return {NO_SERIES: canonical_hash(table, rows)}
     found: dict[str, str] = {}
     for parts in rows.group_by(columns, use_threads=False).aggregate([]).to_pylist():
         match = None

@@ -112,20 +112,34 @@ class Engine:
         settings: Literal["keep", "current"] = "keep",
         kind: RerunKind = "rerun",
     ) -> HourReport:
-        """Computes an hour whole from the log.
+        """Computes an hour whole from the log: `recompute` without the comparison's result."""
+        return self.recompute(line, hour, run_id=run_id, settings=settings, kind=kind).report
+
+    def recompute(
+        self,
+        line: str,
+        hour: int,
+        *,
+        run_id: str,
+        settings: Literal["keep", "current"] = "keep",
+        kind: RerunKind = "rerun",
+    ) -> SettleReport:
+        """Computes an hour whole from the log and compares it with what stood.
+
+        An hour that has closed is settled by it.
 
         Args:
             line: name of the line.
             hour: the hour.
-            run_id: goes on every row.
+            run_id: goes on every row that is written.
             settings: `keep` those assigned to the hour, or assign the `current` ones.
-            kind: why; `settle` marks the hour as computed after it had closed.
+            kind: why; goes into the lineage.
 
         Raises:
             CommitLostError: a live batch has changed the hour meanwhile; nothing was written.
             StorageError: the log, the tables or the ledger can not be read or written.
         """
-        return recompute(self, line, hour, run_id=run_id, settings=settings, kind=kind).report
+        return recompute(self, line, hour, run_id=run_id, settings=settings, kind=kind)
 
     def settle(
         self,
@@ -136,14 +150,7 @@ class Engine:
         settings: Literal["keep", "current"] = "keep",
         kind: RerunKind = "settle",
     ) -> SettleReport:
-        """Computes a closed hour whole from the log and compares it with what stood.
-
-        Args:
-            line: name of the line.
-            hour: the hour.
-            run_id: goes on every row that is written.
-            settings: `keep` those assigned to the hour, or assign the `current` ones.
-            kind: why; goes into the lineage.
+        """As `recompute`, of an hour that has closed.
 
         Raises:
             HourOpenError: the hour has not ended, or its grace is not over.
@@ -152,7 +159,7 @@ class Engine:
         """
         if self.is_open(hour):
             raise HourOpenError(line, hour)
-        return recompute(self, line, hour, run_id=run_id, settings=settings, kind=kind)
+        return self.recompute(line, hour, run_id=run_id, settings=settings, kind=kind)
 
     def unsettled_hours(self, line: str) -> list[int]:
         """The hours that have closed and were not computed whole since, oldest first."""

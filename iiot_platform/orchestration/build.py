@@ -14,6 +14,12 @@ from iiot_platform.orchestration.events import Reporter
 from iiot_platform.orchestration.installation import Delivery, Installation
 from iiot_platform.orchestration.naming import line_names
 from iiot_platform.orchestration.partitions import START, hourly
+from iiot_platform.orchestration.schedules import (
+    nightly_job,
+    nightly_schedule,
+    settle_job,
+    settle_schedule,
+)
 from iiot_platform.orchestration.sensors import new_data_sensor
 
 
@@ -47,9 +53,15 @@ def build_definitions(
     lines = line_names(plant.line_names)
     parts = [line_definitions(installation, Reporter(names, hours)) for names in lines]
     jobs = [job for part in parts for job in (part.live_job, part.rerun_job)]
+    runs = [part.runs for part in parts]
+    settle, nightly = settle_job(runs), nightly_job(runs)
     return Definitions(
         assets=[asset for part in parts for asset in part.assets],
-        jobs=jobs,
+        jobs=[*jobs, settle, nightly],
+        schedules=[
+            settle_schedule(installation, lines, settle),
+            nightly_schedule(installation, lines, nightly),
+        ],
         sensors=[new_data_sensor(installation, lines, jobs)],
         # the default executor starts a process for every step of a backfill
         executor=in_process_executor,

@@ -5,7 +5,7 @@ from dagster import AssetCheckKey, AssetKey, ExecuteInProcessResult
 
 from iiot_platform.core.clock import partition_key
 from iiot_platform.engine.engine import Engine
-from iiot_platform.engine.report import HourReport
+from iiot_platform.engine.report import SettleReport
 from iiot_platform.orchestration.naming import ASSET_TABLES
 from iiot_platform.sinks.drain import DrainReport
 from tests.servers.site import Site
@@ -79,13 +79,13 @@ def test_hours_are_computed_in_order_under_the_current_settings(
     filled: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
-    real = Engine.rerun
+    real = Engine.recompute
 
-    def rerun(engine: Engine, line: str, hour: int, **options: Any) -> HourReport:
+    def rerun(engine: Engine, line: str, hour: int, **options: Any) -> SettleReport:
         asked.append((line, hour, options["settings"], options["kind"]))
         return real(engine, line, hour, **options)
 
-    monkeypatch.setattr(Engine, "rerun", rerun)
+    monkeypatch.setattr(Engine, "recompute", rerun)
     assert backfill(filled, ["signals"], filled.hour - 3, filled.hour).success
     assert asked == [
         ("press_1", hour, "current", "backfill") for hour in range(filled.hour - 3, filled.hour + 1)
@@ -95,14 +95,14 @@ def test_hours_are_computed_in_order_under_the_current_settings(
 def test_what_was_committed_before_a_failure_is_told(
     filled: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = Engine.rerun
+    real = Engine.recompute
 
-    def rerun(engine: Engine, line: str, hour: int, **options: Any) -> HourReport:
+    def rerun(engine: Engine, line: str, hour: int, **options: Any) -> SettleReport:
         if hour == filled.hour - 1:
             raise ValueError("poison")
         return real(engine, line, hour, **options)
 
-    monkeypatch.setattr(Engine, "rerun", rerun)
+    monkeypatch.setattr(Engine, "recompute", rerun)
     result = backfill(filled, ["signals"], filled.hour - 3, filled.hour)
     assert not result.success
     assert [hour for _, hour, _ in told(result)] == [

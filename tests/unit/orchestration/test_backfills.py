@@ -10,6 +10,8 @@ from iiot_platform.orchestration.naming import ASSET_TABLES
 from iiot_platform.sinks.drain import DrainReport
 from tests.servers.site import Site
 
+CHECKS = ("completeness", "freshness", "live_equals_rerun")
+
 
 def backfill(site: Site, tables: list[str], first: int, last: int) -> ExecuteInProcessResult:
     keys = [AssetKey(["press_1", table]) for table in tables]
@@ -20,7 +22,7 @@ def backfill(site: Site, tables: list[str], first: int, last: int) -> ExecuteInP
             AssetCheckKey(key, name)
             for key in keys
             if key.path[-1] == "readings"
-            for name in ("completeness", "freshness")
+            for name in CHECKS
         },
     ).execute_in_process(
         instance=site.instance,
@@ -63,9 +65,14 @@ def test_each_hour_is_told_once_for_each_table_an_empty_one_too(filled: Site) ->
     ]
     assert [rows for table, _, rows in seen if table == "signals"] == [100, 0, 100]
     found = [(event.check_name, event.partition) for event in result.get_asset_check_evaluations()]
-    assert sorted(found) == sorted(
-        (name, partition_key(hour)) for hour in hours for name in ("completeness", "freshness")
-    )
+    assert sorted(found) == sorted((name, partition_key(hour)) for hour in hours for name in CHECKS)
+
+
+def test_an_open_hour_is_not_compared(filled: Site) -> None:
+    result = backfill(filled, list(ASSET_TABLES), filled.hour, filled.hour)
+    assert result.success
+    found = {event.check_name for event in result.get_asset_check_evaluations()}
+    assert found == {"completeness", "freshness"}
 
 
 def test_chosen_tables_alone_are_told(filled: Site) -> None:

@@ -5,7 +5,7 @@ MAKEFLAGS += --no-print-directory
 .PHONY: help demo test check fmt bench lock clean runtime dev servers
 
 VENV ?= .venv
-SECONDS ?= 60
+SECONDS ?=
 WORKERS ?= auto
 UV ?= uv
 
@@ -17,8 +17,8 @@ export PATH := $(abspath $(VENV))/bin:$(PATH):/usr/sbin:/sbin
 help:  ## show this help
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1|\2/p' Makefile | column -t -s '|'
 
-demo: runtime  ## run the whole platform for SECONDS=60 with simulated lines
-	@iiot demo --seconds $(SECONDS)
+demo: runtime  ## run the whole platform with a simulated plant, until Ctrl-C (or SECONDS=60)
+	@iiot demo $(if $(SECONDS),--seconds $(SECONDS))
 
 test: check servers  ## check, then all tests, with real servers
 	@python -m pytest -n $(WORKERS)

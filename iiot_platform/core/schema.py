@@ -143,7 +143,7 @@ def detector_fields() -> tuple[Column, ...]:
     return (
         *verdict_fields(),
         _int("shift_event", "1 where a level shift was learnt anew at this row"),
-        _int("off_reference", "1 while the level differs from the acknowledged reference"),
+        _int("off_reference", "1 from a shift until its level is acknowledged"),
         _text("status", "warming, ok, bad_quality or relearned"),
     )
 

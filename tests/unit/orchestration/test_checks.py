@@ -21,7 +21,7 @@ def test_every_hole_is_named(site: Site) -> None:
     site.write("press_1", rows=200)
     remove(site, 50)
     remove(site, 150)
-    found = completeness(site.engine(), "press_1", [(0, 100), (120, 200)])
+    found = completeness(site.engine(), "press_1", [(0, 150), (120, 200)])
     assert not found.passed
     assert found.missing == ((50, 100), (150, 200))
 

@@ -136,6 +136,16 @@ def test_an_hour_that_is_no_partition_is_computed_and_not_told(site: Site) -> No
     assert site.engine().ledger.watermark("press_1") == 100
 
 
+def test_a_rerun_of_an_hour_that_is_no_partition_is_not_told(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Engine, "dirty_hours", lambda _, __: [438_000])
+    result = run(site, "rerun_press_1")
+    assert result.success
+    assert materialized(result) == []
+    assert site.engine().ledger.partition_version("press_1", 438_000) == 1
+
+
 def test_a_backlog_is_not_fresh(site: Site) -> None:
     site.write("press_1", back_hours=1, rows=200)
     site.plant = site.plant.model_copy(
@@ -224,3 +234,20 @@ def test_the_sensor_feeds_a_database_that_is_behind_while_nothing_is_new(site: S
     (again,) = site.tick().run_requests
     assert request.job_name == again.job_name == "live_press_1"
     assert request.run_key != again.run_key
+
+
+def test_late_data_makes_its_hour_dirty_and_the_sensor_has_it_computed_again(site: Site) -> None:
+    for back, rows in ((1, 100), (0, 100), (1, 150)):
+        site.write("press_1", back_hours=back, rows=rows)
+        (request,) = site.tick().run_requests or ()
+        assert run(site, request.job_name or "", **request.tags).success
+    late = partition_key(site.hour - 1)
+    (request,) = site.tick().run_requests or ()
+    assert request.job_name == "rerun_press_1"
+    assert request.tags[HOUR_TAG] == late
+    result = run(site, "rerun_press_1", **request.tags)
+    assert {hour for _, hour in materialized(result)} == {late}
+    assert figures(result, "signals")["dagster/partition_row_count"] == 150
+    while requests := site.tick().run_requests:  # what the rerun has changed in later hours
+        assert run(site, requests[0].job_name or "", **requests[0].tags).success
+    assert site.engine().dirty_hours("press_1") == []

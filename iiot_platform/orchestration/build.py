@@ -30,6 +30,7 @@ def build_definitions(
     delivery: Callable[[Engine], Delivery] | None = None,
     clock: Callable[[], int] = now_ms,
     start: datetime = START,
+    plant_problem: Exception | None = None,
 ) -> Definitions:
     """The only wiring; opens no file and no connection.
 
@@ -39,6 +40,7 @@ def build_definitions(
         delivery: makes the delivery to the database; default: InfluxDB where it is configured.
         clock: Unix milliseconds.
         start: first hour that is a partition.
+        plant_problem: why the plant is an older one than the plant file, told by the sensor.
 
     Raises:
         NameClashError: two lines would have one name in Dagster.
@@ -62,7 +64,12 @@ def build_definitions(
             settle_schedule(installation, lines, settle),
             nightly_schedule(installation, lines, nightly),
         ],
-        sensors=[new_data_sensor(installation, lines, jobs)],
+        sensors=[new_data_sensor(installation, lines, jobs, plant_problem)],
+        metadata={"plant_file": str(settings.plant_path), **_problem(plant_problem)},
         # the default executor starts a process for every step of a backfill
         executor=in_process_executor,
     )
+
+
+def _problem(plant_problem: Exception | None) -> dict[str, str]:
+    return {} if plant_problem is None else {"plant_file_is_broken": str(plant_problem)}

@@ -19,6 +19,7 @@ from iiot_platform.config.plant_file import load_plant
 from iiot_platform.config.settings import Settings
 from iiot_platform.core.clock import now_ms, partition_key
 from iiot_platform.core.errors import ConfigError
+from iiot_platform.core.paths import Home
 from iiot_platform.engine.engine import Engine
 from iiot_platform.engine.errors import CommitLostError
 from iiot_platform.engine.report import SettleReport
@@ -60,10 +61,12 @@ class Tally:
     def __post_init__(self) -> None:
         self.differences: list[dict[str, str]] = []
         self.reasons: Counter[str] = Counter()
+        self.reports: list[SettleReport] = []
 
     def add(self, found: SettleReport) -> None:
         """Takes one hour."""
         self.hours += 1
+        self.reports.append(found)
         self.equal += found.equal
         self.rows += sum(found.report.rows.values())
         for difference in found.differences:
@@ -137,9 +140,10 @@ def rerun(
                 tallies.append(tally)
                 for _ in _computed(engine, tally, chosen, run_id, under):
                     shown.advance(task)
+        told = _announced(installed.home, engine, run_id, tallies)
     finally:
         engine.close()
-    _tell(tallies, run_id, as_json=as_json)
+    _tell(tallies, run_id, told, as_json=as_json)
     if any(tally.reasons["defect"] for tally in tallies):
         raise typer.Exit(EXIT_FAILURE)
 
@@ -179,9 +183,23 @@ def _hour(engine: Engine, line: str, hour: int, run_id: str, under: Under) -> Se
     return compute()
 
 
-def _tell(tallies: list[Tally], run_id: str, *, as_json: bool) -> None:
+def _announced(home: Home, engine: Engine, run_id: str, tallies: list[Tally]) -> int | None:
+    """How many hours Dagster was told of; None where there is no Dagster."""
+    if not (home.dagster / "dagster.yaml").exists():
+        return None
+    # importing Dagster takes longer than computing an hour
+    from iiot_platform.orchestration.announce import announce  # noqa: PLC0415
+
+    return announce(home, engine, run_id, [found for tally in tallies for found in tally.reports])
+
+
+def _tell(tallies: list[Tally], run_id: str, told: int | None, *, as_json: bool) -> None:
     if as_json:
-        body = {"run_id": run_id, "lines": [tally.as_json() for tally in tallies]}
+        body = {
+            "run_id": run_id,
+            "told_to_dagster": told,
+            "lines": [tally.as_json() for tally in tallies],
+        }
         typer.echo(json.dumps(body, indent=2, ensure_ascii=False))
         return
     for tally in tallies:
@@ -192,4 +210,5 @@ def _tell(tallies: list[Tally], run_id: str, *, as_json: bool) -> None:
         )
         for reason, count in sorted(tally.reasons.items()):
             typer.echo(f"  {reason}: {count} tables of a series differ")
-    typer.echo(f"run {run_id}")
+    dagster = "there is no Dagster here" if told is None else f"Dagster shows {told} hours"
+    typer.echo(f"run {run_id}; {dagster}")

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dagster import AssetKey, DagsterInstance
 
 from iiot_platform.cli.app import main
 from iiot_platform.config.plant_file import load_plant
@@ -11,6 +12,7 @@ from iiot_platform.core.clock import MS_PER_HOUR, from_ms, hour_of, now_ms, part
 from iiot_platform.core.paths import Home
 from iiot_platform.engine.engine import Engine
 from iiot_platform.engine.errors import CommitLostError
+from iiot_platform.orchestration.instance import prepare_instance
 from tests.servers.capture_log import write_segments
 from tests.servers.streams import signal
 
@@ -121,6 +123,23 @@ def test_a_live_batch_that_wins_makes_it_begin_anew(
     monkeypatch.setattr(Engine, "recompute", recompute)
     found = asked(environ, capsys, "rerun", "--line", LINE, "--from", at(HOURS[2]))
     assert found["lines"][0]["hours"] == 1
+
+
+def test_dagster_is_told_where_there_is_one(
+    environ: dict[str, str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = Home(Path(environ["IIOT_HOME"]))
+    span = ("rerun", "--line", LINE, "--from", at(HOURS[2]))
+    assert asked(environ, capsys, *span)["told_to_dagster"] is None
+    prepare_instance(home)
+    assert asked(environ, capsys, *span)["told_to_dagster"] == 1
+    monkeypatch.setenv("DAGSTER_HOME", str(home.dagster))
+    with DagsterInstance.from_config(str(home.dagster)) as instance:
+        key = AssetKey([LINE, "signals"])
+        (record,) = instance.fetch_materializations(key, limit=5).records
+        assert record.partition_key == partition_key(HOURS[2])
+        assert record.asset_materialization is not None
+        assert record.asset_materialization.metadata["state"].value == "settled"
 
 
 def test_a_defect_is_repaired_and_ends_with_1(

@@ -140,7 +140,7 @@ class HourBuilder:
                     self._replace(hour, table, rows.tables.get(table.name), marks, kept=None)
                 )
             elif len(self._files(table, hour)) > 1:
-                file = self._replace(hour, table, rows.tables[table.name], marks, kept=None)
+                file = self._replace(hour, table, rows.tables.get(table.name), marks, kept=None)
                 files.append(None if file is None else replace(file, operation=None))
         return HourChange(
             hour=hour,

@@ -9,19 +9,23 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from iiot_platform.core import schema
 from iiot_platform.core.clock import MS_PER_S
 from iiot_platform.core.names import SeriesKey
-from iiot_platform.engine.readings import Ints
-from iiot_platform.engine.series.outcome import RunningTime
+from iiot_platform.engine.readings import Bools, Ints
+from iiot_platform.engine.series.outcome import Outcome, RunningTime
 
-_COUNTS = ("readings", "lateness_sum_ms", "anomalies", "quarantined", "running_ms", "known_ms")
+_COUNTS = (
+    *("readings", "lateness_sum_ms", "anomalies", "quarantined", "late"),
+    *("state_changes", "running_ms", "known_ms"),
+)
 _MAX = "lateness_max_ms"
 _NO_LATENESS = np.iinfo(np.int64).min
 _NONE = np.zeros(0, np.int64)
 NO_SERIES = ""
-"""Stands for the messages that belong to no series: the quarantined ones."""
+"""Stands, where series are named, for what belongs to the line alone."""
 
 
 def interval_of(ts: Ints) -> Ints:
@@ -38,9 +42,23 @@ class Part(NamedTuple):
 
 
 def series_activity(
-    key: SeriesKey, ts: Ints, lateness: Ints, anomalies: Ints, running: RunningTime | None
+    key: SeriesKey,
+    ts: Ints,
+    lateness: Ints,
+    late: Bools,
+    outcome: Outcome,
+    running: RunningTime | None,
 ) -> list[Part]:
-    """Activity of one series, not merged yet: event times, lateness and times of anomalies."""
+    """Activity of one series, not merged yet.
+
+    Args:
+        key: the series.
+        ts: event times.
+        lateness: of each reading, ms.
+        late: which readings came late.
+        outcome: what the readings became.
+        running: running time within the hour, where the series has states.
+    """
     at, index = np.unique(interval_of(ts), return_inverse=True)
     latest = np.full(len(at), _NO_LATENESS, np.int64)
     np.maximum.at(latest, index, lateness)
@@ -50,21 +68,23 @@ def series_activity(
         "readings": np.bincount(index, minlength=len(at)),
         "lateness_sum_ms": total,
         "lateness_max_ms": latest,
+        "late": np.bincount(index[late], minlength=len(at)),
     }
     parts = [Part(key.text, at, counts)]
-    if len(anomalies):
-        flagged, count = np.unique(interval_of(anomalies), return_counts=True)
-        parts.append(Part(key.text, flagged, {"anomalies": count}))
+    for name, times in (("anomalies", outcome.anomalies), ("state_changes", outcome.changes)):
+        if len(times):
+            when, count = np.unique(interval_of(times), return_counts=True)
+            parts.append(Part(key.text, when, {name: count}))
     if running is not None and len(running.interval):
-        times = {"running_ms": running.running_ms, "known_ms": running.known_ms}
-        parts.append(Part(key.text, running.interval, times))
+        spent = {"running_ms": running.running_ms, "known_ms": running.known_ms}
+        parts.append(Part(key.text, running.interval, spent))
     return parts
 
 
-def quarantine_activity(received: Ints) -> pa.Table:
-    """Activity of quarantined messages, by receive time."""
+def quarantine_activity(reason: str, received: Ints) -> pa.Table:
+    """Activity of messages that were set aside for a reason, by receive time."""
     at, count = np.unique(interval_of(received), return_counts=True)
-    return activity_of([Part(NO_SERIES, at, {"quarantined": count})])
+    return activity_of([Part(reason, at, {"quarantined": count})])
 
 
 def activity_of(parts: Sequence[Part]) -> pa.Table:
@@ -94,6 +114,28 @@ def activity_of(parts: Sequence[Part]) -> pa.Table:
             _MAX: column(_MAX, _NO_LATENESS),
         }
     ).select(_names())
+
+
+def data_quality(line: str, activity: pa.Table) -> pa.Table:
+    """Rows of `data_quality` of one hour's activity, provenance left out."""
+    set_aside = activity.filter(pc.greater(activity.column("quarantined"), 0))
+    late = activity.filter(pc.greater(activity.column("late"), 0))
+    late = late.group_by("ts", use_threads=False).aggregate([("late", "sum")])
+    parts = [
+        (set_aside.column("ts"), set_aside.column("series"), set_aside.column("quarantined")),
+        (late.column("ts"), pa.repeat(schema.LATE, len(late)), late.column("late_sum")),
+    ]
+    return pa.concat_tables(
+        pa.table(
+            {
+                "ts": at,
+                "line_name": pa.repeat(line, len(at)),
+                "reason": reason,
+                "count": count,
+            }
+        )
+        for at, reason, count in parts
+    ).sort_by([("ts", "ascending"), ("reason", "ascending")])
 
 
 def merge(parts: Iterable[pa.Table]) -> pa.Table:
@@ -136,6 +178,7 @@ def summarise(line: str, activity: pa.Table) -> pa.Table:
             "lateness_max_s": np.where(readings > 0, latest, 0) / MS_PER_S,
             "anomalies": total("anomalies"),
             "quarantined": total("quarantined"),
+            "state_changes": total("state_changes"),
             "running_share": total("running_ms") / np.maximum(known, 1),
             "known_share": known / possible,
         }

@@ -9,16 +9,18 @@ from iiot_platform.core.names import SeriesKey
 from iiot_platform.engine.activity import (
     Part,
     activity_of,
+    data_quality,
     interval_of,
     merge,
     quarantine_activity,
     series_activity,
     summarise,
 )
-from iiot_platform.engine.series.outcome import RunningTime
+from iiot_platform.engine.series.outcome import Outcome, RunningTime
 
 A, STATE = SeriesKey("signal", "press", "a"), SeriesKey("state", "press", "mode")
 TEN_S = 10_000
+HOUR_MS = 3_600_000
 
 
 def ints(*values: int) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
@@ -26,7 +28,10 @@ def ints(*values: int) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
 
 
 def parts(ts: list[int], lateness: list[int], anomalies: list[int]) -> list[Part]:
-    return series_activity(A, ints(*ts), ints(*lateness), ints(*anomalies), None)
+    outcome = Outcome(b"", (), ints(*anomalies))
+    return series_activity(
+        A, ints(*ts), ints(*lateness), np.array(lateness) > HOUR_MS, outcome, None
+    )
 
 
 def test_intervals_begin_at_whole_ten_seconds() -> None:
@@ -38,8 +43,17 @@ def test_a_summary_with_known_answers() -> None:
     activity = merge(
         [
             activity_of(parts([1, 2, TEN_S], [20, 40, -5], [2])),
-            activity_of(series_activity(STATE, ints(5), ints(90), ints(), running)),
-            quarantine_activity(ints(3, 4, 3 * TEN_S)),
+            activity_of(
+                series_activity(
+                    STATE,
+                    ints(5),
+                    ints(90),
+                    np.zeros(1, np.bool_),
+                    Outcome(b"", (), changes=ints(5)),
+                    running,
+                )
+            ),
+            quarantine_activity("not_json", ints(3, 4, 3 * TEN_S)),
         ]
     )
     rows = summarise("line1", activity).drop_columns(["ts", "line_name"]).to_pylist()
@@ -52,6 +66,7 @@ def test_a_summary_with_known_answers() -> None:
             "lateness_max_s": 0.09,
             "anomalies": 1,
             "quarantined": 2,
+            "state_changes": 1,
             "running_share": 0.5,
             "known_share": 0.5,
         },
@@ -64,6 +79,23 @@ def test_a_summary_with_known_answers() -> None:
             "known_share": 1.0,
         },
         zero | {"quarantined": 1},
+    ]
+
+
+def test_data_quality_counts_by_reason_and_late_rows() -> None:
+    activity = merge(
+        [
+            activity_of(parts([1, 2, TEN_S], [HOUR_MS + 1, 40, HOUR_MS + 1], [])),
+            quarantine_activity("not_json", ints(3, 4)),
+            quarantine_activity("too_old", ints(3)),
+        ]
+    )
+    rows = data_quality("line1", activity).drop_columns(["line_name"]).to_pylist()
+    assert [(row["ts"].timestamp(), row["reason"], row["count"]) for row in rows] == [
+        (0.0, "late", 1),
+        (0.0, "not_json", 2),
+        (0.0, "too_old", 1),
+        (10.0, "late", 1),
     ]
 
 

@@ -34,7 +34,7 @@ fmt: dev  ## format, and mend what the linter can mend
 	@ruff check --fix .
 
 bench: dev servers  ## run the benchmarks and show their figures
-	@python -m pytest tests/benchmarks -s
+	@for bench in tests/benchmarks/bench_*.py; do python -m tests.benchmarks.$$(basename $$bench .py); done
 
 lock:  ## resolve pyproject.toml into the lock files again (UPGRADE=1: newest versions)
 	@command -v $(UV) >/dev/null || { echo "error: 'make lock' needs uv; install it with 'pip install uv'" >&2; exit 1; }

@@ -6,9 +6,11 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from iiot_platform.config.line_settings import KindDefaults
 from iiot_platform.core import schema
 from iiot_platform.core.clock import hour_of, hour_start_ms
 from iiot_platform.core.errors import SinkError
+from iiot_platform.core.parameters import DetectorParameters
 from iiot_platform.core.paths import Home
 from iiot_platform.engine.engine import Engine
 from iiot_platform.engine.garbage import collect
@@ -128,7 +130,10 @@ def test_a_rewrite_that_was_interrupted_is_done_again(home: Home) -> None:
     take_all(engine, [10_000])
     sink = MemorySink()
     run(engine, sink)
-    engine.rerun(LINE, HOUR, run_id="rerun")
+    other = PLANT.model_copy(
+        update={"defaults": KindDefaults(signal=DetectorParameters(window=20, threshold=1.0))}
+    )
+    Engine(home, other, sinks=True).rerun(LINE, HOUR, run_id="rerun", settings="current")
 
     def fail(_table: str, _rows: pa.Table) -> None:
         raise KeyboardInterrupt

@@ -21,6 +21,7 @@ from iiot_platform.orchestration.schedules import (
     settle_schedule,
 )
 from iiot_platform.orchestration.sensors import new_data_sensor
+from iiot_platform.orchestration.tidying import tidy_job, tidy_schedule
 
 
 def build_definitions(
@@ -56,13 +57,14 @@ def build_definitions(
     parts = [line_definitions(installation, Reporter(names, hours)) for names in lines]
     jobs = [job for part in parts for job in (part.live_job, part.rerun_job)]
     runs = [part.runs for part in parts]
-    settle, nightly = settle_job(runs), nightly_job(runs)
+    settle, nightly, tidy = settle_job(runs), nightly_job(runs), tidy_job(installation)
     return Definitions(
         assets=[asset for part in parts for asset in part.assets],
-        jobs=[*jobs, settle, nightly],
+        jobs=[*jobs, settle, nightly, tidy],
         schedules=[
             settle_schedule(installation, lines, settle),
             nightly_schedule(installation, lines, nightly),
+            tidy_schedule(tidy),
         ],
         sensors=[new_data_sensor(installation, lines, jobs, plant_problem)],
         metadata={"plant_file": str(settings.plant_path), **_problem(plant_problem)},

@@ -27,6 +27,7 @@ LIVE: Final = "live"
 RERUN: Final = "rerun"
 SETTLE: Final = "settle"
 NIGHTLY: Final = "nightly_rerun"
+TIDY: Final = "tidy"
 
 COMPLETENESS: Final = "completeness"
 FRESHNESS: Final = "freshness"

@@ -67,11 +67,10 @@ def _table(found: PlantStatus) -> Table:
         pad_edge=False,
     )
     table.add_column("line", overflow="fold")
-    for heading in ("captured", "computed", "lag", "waiting", "last batch", "p50 / p95"):
+    for heading in ("captured", "computed", "lag", "waiting", "last batch", "anomalies"):
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("anomalies", justify="right")
     for line in found.lines:
-        last, p50, p95 = line.batches.last_ms, line.batches.seconds_p50, line.batches.seconds_p95
+        last = line.batches.last_ms
         table.add_row(
             escape(line.line),
             f"{line.captured:,}",
@@ -79,7 +78,6 @@ def _table(found: PlantStatus) -> Table:
             f"{line.lag_rows:,}",
             _age(line.lag_s),
             "never" if last is None else f"{_age((found.at_ms - last) / MS_PER_S)} ago",
-            "" if p50 is None or p95 is None else f"{p50:.2f} / {p95:.2f} s",
             f"{line.anomalies:,}",
         )
     return table
@@ -87,10 +85,12 @@ def _table(found: PlantStatus) -> Table:
 
 def _remarks(line: LineStatus, at_ms: int) -> list[str]:
     """What a line's row has no room for."""
-    remarks = [
-        f"{line.rate_per_s:.1f} messages/s, {line.batches.count:,} batches,"
-        f" {sum(line.rows.values()):,} rows"
-    ]
+    batches, rows = line.batches, sum(line.rows.values())
+    remarks = [f"{line.rate_per_s:.1f} messages/s, {batches.count:,} batches, {rows:,} rows"]
+    if batches.seconds_p50 is not None:
+        remarks.append(
+            f"a batch takes {batches.seconds_p50:.2f} s, p95 {batches.seconds_p95:.2f} s"
+        )
     if line.sink.pending:
         remarks.append(f"database: {line.sink.pending:,} entries to write")
     if line.quarantined:

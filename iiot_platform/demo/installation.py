@@ -1,5 +1,6 @@
 """The demo's plant file, ports and command lines."""
 
+import os
 import re
 import shutil
 import sys
@@ -118,7 +119,11 @@ class DemoInstallation:
         folder = self.settings.home.root / "broker"
         folder.mkdir(parents=True, exist_ok=True)
         config = folder / "mosquitto.conf"
-        config.write_text(_MOSQUITTO.format(port=port, host=HOST, folder=folder), encoding="utf-8")
+        text = _MOSQUITTO.format(port=port, host=HOST, folder=folder)
+        if os.geteuid() == 0:
+            # a change of user would take its right to the folder, and its end with its parent
+            text += "user root\n"
+        config.write_text(text, encoding="utf-8")
         return Command("broker", (mosquitto, "-c", str(config)), self.environ)
 
     def buffer(self) -> Command:

@@ -16,6 +16,7 @@ from iiot_platform.core import schema
 from iiot_platform.core.clock import MS_PER_S, hour_start_ms, now_ms
 from iiot_platform.core.names import SeriesKey
 from iiot_platform.core.paths import Home
+from iiot_platform.engine.activity import NO_SERIES
 from iiot_platform.engine.commit import Commit, DirtyMark, HourChange, StoredState
 from iiot_platform.engine.decode import Decoded, Quarantined, decode
 from iiot_platform.engine.hour import HourBuilder
@@ -79,8 +80,9 @@ class Engine:
             return None
         current = self._plant.line_settings(line)
         decoded = decode(self.log.read(line, [(lo, hi)]), current)
-        batch = _Batch(self, line, current, lo, hi, run_id)
-        for hour, readings, quarantined in _by_hour(decoded):
+        parts = _by_hour(decoded)
+        batch = _Batch(self, line, current, (lo, hi), run_id, [hour for hour, _, _ in parts])
+        for hour, readings, quarantined in parts:
             batch.add(hour, readings, quarantined)
         seconds = time.perf_counter() - started
         versions = self.ledger.commit(batch.commit(decoded, seconds))
@@ -124,10 +126,12 @@ class Engine:
             StorageError: the log, the tables or the ledger can not be read or written.
         """
         started = time.perf_counter()
+        version = self.ledger.partition_version(line, hour)  # before all else: see `versions`
         marks = self.ledger.dirty(line).get(hour, [])
         change, counts, span = self.whole_hour(
             line,
             hour,
+            version,
             self.settings_for(line, hour, keep=settings == "keep"),
             run_id,
             settled=kind == "settle",
@@ -141,7 +145,6 @@ class Engine:
                 run_id=run_id,
                 code_version=code_version(),
                 hours=(change,),
-                dirty=self.ripple(line, change),
                 cleared=tuple(mark_id for mark_id, _ in marks),
                 seconds=time.perf_counter() - started,
             )
@@ -166,6 +169,7 @@ class Engine:
         self,
         line: str,
         hour: int,
+        version: int,
         settings: LineSettings,
         run_id: str,
         *,
@@ -178,6 +182,7 @@ class Engine:
         Args:
             line: name of the line.
             hour: the hour.
+            version: that of the partition before anything else of the hour was read.
             settings: those to compute it under.
             run_id: goes on every row.
             settled: True where the hour has closed for good.
@@ -194,7 +199,14 @@ class Engine:
                     readings.append(rows)
                     quarantined.extend(set_aside)
         change, counts = self._builder(line).whole(
-            hour, concat(readings), tuple(quarantined), known, settings, run_id, settled=settled
+            hour,
+            version,
+            concat(readings),
+            tuple(quarantined),
+            known,
+            settings,
+            run_id,
+            settled=settled,
         )
         span = (ranges[0][0], ranges[-1][1]) if ranges else (0, 0)
         return change, counts, span
@@ -202,24 +214,12 @@ class Engine:
     def _builder(self, line: str) -> HourBuilder:
         return HourBuilder(self.ledger, self.store, line)
 
-    def ripple(self, line: str, change: HourChange) -> tuple[DirtyMark, ...]:
-        """Dirty marks for the hours that went on from a state that is another now."""
-        before = self.ledger.states_of(line, change.hour)
-        marks = []
-        for key in {*before, *change.states}:
-            old, new = before.get(key), change.states.get(key)
-            if old is not None and new is not None and old.hash == new.hash:
-                continue
-            following = self.ledger.next_hour(line, key, change.hour)
-            if following is not None:
-                marks.append(DirtyMark(following, key.text, "ripple", 0))
-        return tuple(sorted(marks))
-
     def _report(
         self, line: str, change: HourChange, version: int, counts: Counter[str]
     ) -> HourReport:
+        files = self.ledger.hour_files(line, change.hour)
         total = {
-            name: sum(file.rows for file in self.ledger.files(line, name, change.hour))
+            name: sum(file.rows for file in files.get(name, ()))
             for name in schema.TABLES
             if name != schema.ACTIVITY.name
         }
@@ -243,13 +243,20 @@ class _Batch:
     """One live batch while it is put together, hour by hour, oldest first."""
 
     def __init__(
-        self, engine: Engine, line: str, current: LineSettings, lo: int, hi: int, run_id: str
+        self,
+        engine: Engine,
+        line: str,
+        current: LineSettings,
+        span: tuple[int, int],
+        run_id: str,
+        hours: list[int],
     ) -> None:
         self._engine = engine
         self._line = line
         self._current = current
-        self._span = (lo, hi)
+        self._span = span
         self._run_id = run_id
+        self._versions = engine.ledger.versions(line, hours)  # before all else: see there
         self._known: dict[SeriesKey, StoredState] = {}
         self._asked: set[SeriesKey] = set()
         self._ranges: list[int] = []
@@ -268,6 +275,10 @@ class _Batch:
                 self._compute_whole(hour)
             else:
                 self._leave(hour, readings, "closed_under_other_settings")
+                if quarantined and not len(readings):
+                    self._dirty.append(
+                        DirtyMark(hour, NO_SERIES, "closed_under_other_settings", len(quarantined))
+                    )
             return
         late = self._overtaken(readings, hour)
         if late.any():
@@ -276,7 +287,13 @@ class _Batch:
         if not len(readings) and not quarantined:
             return
         change, counts = self._engine._builder(self._line).extend(  # noqa: SLF001 - one unit
-            hour, readings, quarantined, self._known, self._current, self._run_id
+            hour,
+            self._versions[hour],
+            readings,
+            quarantined,
+            self._known,
+            self._current,
+            self._run_id,
         )
         self._take(change, counts)
 
@@ -332,9 +349,14 @@ class _Batch:
         """The open hour from its start, under settings that have changed."""
         self._cleared += [i for i, _ in self._engine.ledger.dirty(self._line).get(hour, [])]
         change, counts, _ = self._engine.whole_hour(
-            self._line, hour, self._current, self._run_id, also=self._span, known=self._known
+            self._line,
+            hour,
+            self._versions[hour],
+            self._current,
+            self._run_id,
+            also=self._span,
+            known=self._known,
         )
-        self._dirty += self._engine.ripple(self._line, change)
         self._take(change, counts)
 
     def _take(self, change: HourChange, counts: Counter[str]) -> None:

@@ -46,16 +46,18 @@ class Provenance:
 
 
 class HourBuilder:
-    """Builds changes of hours of one line; writes files, commits nothing."""
+    """Builds one change of an hour of one line; writes files, commits nothing."""
 
     def __init__(self, ledger: Ledger, store: TableStore, line: str) -> None:
         self._ledger = ledger
         self._store = store
         self._line = line
+        self._listed: dict[int, dict[str, list[CurrentFile]]] = {}
 
     def whole(
         self,
         hour: int,
+        version: int,
         readings: Readings,
         quarantined: tuple[Quarantined, ...],
         known: Mapping[SeriesKey, StoredState],
@@ -68,6 +70,7 @@ class HourBuilder:
 
         Args:
             hour: the hour.
+            version: that of the partition before anything else of the hour was read.
             readings: all of the hour's, in any order.
             quarantined: messages set aside that were received in the hour.
             known: states of earlier hours that the ledger does not have yet.
@@ -75,7 +78,6 @@ class HourBuilder:
             run_id: goes on every row.
             settled: True where the hour has closed for good.
         """
-        version = self._ledger.partition_version(self._line, hour)
         before = self._ledger.states_of(self._line, hour)
         bases = self._ledger.states(self._line, {*readings.keys, *before}, before=hour)
         bases |= {key: stored for key, stored in known.items() if stored.hour < hour}
@@ -109,6 +111,7 @@ class HourBuilder:
     def extend(
         self,
         hour: int,
+        version: int,
         readings: Readings,
         quarantined: tuple[Quarantined, ...],
         known: Mapping[SeriesKey, StoredState],
@@ -119,13 +122,13 @@ class HourBuilder:
 
         Args:
             hour: the hour.
+            version: that of the partition before anything else of the hour was read.
             readings: new ones of the hour, of series that have not gone on to a later hour.
             quarantined: messages set aside that were received in the hour.
             known: the last state of each series so far, those of this batch included.
             settings: those assigned to the hour.
             run_id: goes on every row.
         """
-        version = self._ledger.partition_version(self._line, hour)
         counts: Counter[str] = Counter()
         onward, restarts = self._sort_out(hour, readings, known, counts)
         states = {key: stored.state.blob for key, stored in known.items()}
@@ -228,8 +231,13 @@ class HourBuilder:
         return Readings.from_table(of_series(schema.READINGS, rows, keys))
 
     def _current(self, table: schema.Table, hour: int) -> pa.Table:
-        files = self._ledger.files(self._line, table.name, hour)
+        files = self._files(table, hour)
         return self._store.read(table, [file.path for file in files])
+
+    def _files(self, table: schema.Table, hour: int) -> list[CurrentFile]:
+        if hour not in self._listed:
+            self._listed[hour] = self._ledger.hour_files(self._line, hour)
+        return self._listed[hour].get(table.name, [])
 
     def _touched(self, name: str, again: HourRows) -> bool:
         return name in again.tables
@@ -243,7 +251,7 @@ class HourBuilder:
     ) -> FileChange:
         """New rows in a file of their own, merged with its like where there are many."""
         new = with_provenance(table, rows, marks.run_id, marks.config_version)
-        merged, level = _to_merge(self._ledger.files(self._line, table.name, hour))
+        merged, level = _to_merge(self._files(table, hour))
         if not merged:
             return FileChange(
                 table.name,
@@ -270,7 +278,7 @@ class HourBuilder:
         upsert: bool = False,
     ) -> FileChange | None:
         """New rows instead of all that stand, or of those of some series (`kept`: the rest)."""
-        files = self._ledger.files(self._line, table.name, hour)
+        files = self._files(table, hour)
         parts = []
         if kept is not None:
             parts.append(

@@ -149,3 +149,11 @@ SINKS: Final = sa.Table(
     sa.Column("message", _TEXT, nullable=False),
     comment="Why the database could not be written lately, and when to try again.",
 )
+LEASES: Final = sa.Table(
+    "leases",
+    METADATA,
+    sa.Column("name", _TEXT, primary_key=True),
+    sa.Column("holder", _TEXT, nullable=False),
+    sa.Column("expires_ms", _INT, nullable=False),
+    comment="Who does what only one process at a time should do, and until when.",
+)

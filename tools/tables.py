@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+import pyarrow as pa
+
 from iiot_platform.core import schema
 
 FILE: Final = Path(__file__).resolve().parents[1] / "docs" / "tables.md"
@@ -33,6 +35,7 @@ _TYPES: Final = {
     schema.FLOAT: "float",
     schema.INT: "integer",
     schema.TEXT: "text",
+    pa.list_(schema.FLOAT): "list of float",
 }
 
 

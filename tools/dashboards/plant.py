@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from grafana_foundation_sdk.builders import common, statetimeline, table
+from grafana_foundation_sdk.builders import common, statetimeline, table, timeseries
 from grafana_foundation_sdk.builders import dashboard as builders
 from grafana_foundation_sdk.models import dashboard as models
 from grafana_foundation_sdk.models.common import LegendDisplayMode, LegendPlacement, VisibilityMode
@@ -30,7 +30,7 @@ def plant() -> builders.Dashboard:
     made = panels.with_variables(made, SUMMARY, many=[_LINE])
     name = SUMMARY.name
 
-    def panel(title: str, column: str, how: str) -> panels.timeseries.Panel:
+    def panel(title: str, column: str, how: str) -> timeseries.Panel:
         return panels.plotted(
             title,
             SUMMARY,

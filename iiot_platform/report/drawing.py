@@ -30,6 +30,8 @@ _STEPS_MS: Final = (
 _MINUTE_MS: Final = 60_000
 _ROOM: Final = 0.06
 _DIGITS: Final = 4
+_NEARLY: Final = 1 - 1e-9
+"""So that the last bit of a difference decides nothing."""
 _SMALLEST_SIZE: Final = -4
 _LARGEST_SIZE: Final = 8
 
@@ -82,7 +84,7 @@ class Canvas:
                 f' preserveAspectRatio="none">{shapes}</svg></div>'
             )
         values = sorted({one.value for _, held in timeline.rows for one in held})
-        legend = "".join(f'<i class="key s{v % _COLORS}"></i>{v} ' for v in values)
+        legend = "".join(f'<span><i class="key s{v % _COLORS}"></i>{v}</span> ' for v in values)
         note = (
             f" {timeline.finer:,} changes are finer than a column; each column shows the value"
             " that held the longest."
@@ -174,9 +176,9 @@ def value_ticks(low: float, high: float) -> list[tuple[float, str]]:
     rough = (high - low) / _TICKS
     size = math.floor(math.log10(rough))
     step, decimals = next(
-        (f * 10.0**size, -size + (f == 2.5))  # noqa: PLR2004  # a quarter of ten
-        for f in (1, 2, 2.5, 5, 10)
-        if f * 10.0**size >= rough
+        (factor * 10.0**size, more - size)
+        for factor, more in ((1, 0), (2, 0), (2.5, 1), (5, 0), (10, -1))
+        if factor * 10.0**size >= rough * _NEARLY
     )
     first, last = math.ceil(low / step), math.floor(high / step)
     ticks = [n * step for n in range(first, last + 1)]
@@ -219,6 +221,8 @@ def _curve(scale: _Scale, curve: Curve, number: int, style: str) -> str:
     color = f"c{number % _COLORS}"
     if style == "bars":
         return _bars(scale, curve, color)
+    if not len(chosen):
+        return ""
     points = scale.points(curve.ts[chosen], curve.values[chosen])
     starts = breaks(curve.ts, chosen, valid=np.isfinite(curve.values)).tolist()
     line = "".join(f"{'M' if s else 'L'}{p}" for p, s in zip(points, starts, strict=True))
@@ -271,7 +275,7 @@ def _legend(chart: Chart) -> str:
     if len(chart.curves) < 2:  # noqa: PLR2004  # one curve is named by the title
         return ""
     keys = "".join(
-        f'<i class="key c{i % _COLORS}"></i>{escape(curve.name)} '
+        f'<span><i class="key c{i % _COLORS}"></i>{escape(curve.name)}</span> '
         for i, curve in enumerate(chart.curves)
     )
     return f'<span class="legend">{keys}</span>'

@@ -20,6 +20,8 @@ needs no network. For history, alerts and zooming use the Grafana dashboards.</p
 numbers all of them. Purple: a level was learnt anew. Lines are thinned to {COLUMNS} columns: of
 each column the first, the lowest, the highest and the last value are kept, so no extreme is
 hidden; limits are those of a column's last row. A line is broken where a series was silent.</p>"""
+_PAIRS: Final = (2, 4)
+"""Numbers of charts that look better in rows of two than of three."""
 _STALE_S: Final = 60.0
 _MINUTE_S, _HOUR_S, _DAY_S = 60.0, 3_600.0, 86_400.0
 
@@ -126,7 +128,8 @@ def _section(canvas: Canvas, section: Section, name: str) -> Iterator[str]:
     for group in section.groups:
         if group.title:
             yield f"<h4>{escape(group.title)}</h4>"
-        yield '<div class="charts">'
+        pairs = " pairs" if len(group.charts) in _PAIRS else ""
+        yield f'<div class="charts{pairs}">'
         for chart in group.charts:
             if isinstance(chart, Timeline):
                 yield canvas.timeline(chart)

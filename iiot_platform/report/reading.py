@@ -67,7 +67,8 @@ def read_report(client: Client, *, lines: Iterable[str] | None = None, last_s: f
     Args:
         client: where the tables are read from.
         lines: their names; None: all that have anything computed.
-        last_s: length of the period, which ends with the newest row of these lines.
+        last_s: length of the period, which ends with the newest row of these lines; shorter where
+            the first row is newer.
 
     Raises:
         UnknownNameError: there is no such line.
@@ -75,10 +76,16 @@ def read_report(client: Client, *, lines: Iterable[str] | None = None, last_s: f
     """
     names = client.lines() if lines is None else list(lines)
     there = {line: client.tables(line) for line in names}
-    newest = [int(_ms(found["last"]).max()) for found in there.values() if len(found)]
+    spans = [
+        (int(_ms(found["first"]).min()), int(_ms(found["last"]).max()))
+        for found in there.values()
+        if len(found)
+    ]
     made_ms = now_ms()
-    end_ms = max(newest, default=made_ms) + 1
-    window = _Window(end_ms - round(last_s * MS_PER_S), end_ms)
+    end_ms = max((newest for _, newest in spans), default=made_ms) + 1
+    start_ms = end_ms - round(last_s * MS_PER_S)
+    oldest_ms = min((oldest for oldest, _ in spans), default=start_ms)
+    window = _Window(max(start_ms, oldest_ms), end_ms)
     return Report(
         window.start_ms,
         window.end_ms,

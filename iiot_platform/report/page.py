@@ -128,7 +128,8 @@ def _section(canvas: Canvas, section: Section, name: str) -> Iterator[str]:
     for group in section.groups:
         if group.title:
             yield f"<h4>{escape(group.title)}</h4>"
-        pairs = " pairs" if len(group.charts) in _PAIRS else ""
+        beside = sum(1 for chart in group.charts if not getattr(chart, "wide", True))
+        pairs = " pairs" if beside in _PAIRS else ""
         yield f'<div class="charts{pairs}">'
         for chart in group.charts:
             if isinstance(chart, Timeline):

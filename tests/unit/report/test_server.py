@@ -48,6 +48,27 @@ def test_a_taken_port_is_told(server: ReportServer, tmp_path: Path) -> None:
         ReportServer(LivePage(Home(tmp_path), last_s=60), port=port)
 
 
+def test_a_page_that_takes_long_is_made_less_often(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]
+    made = []
+
+    def slow() -> str:
+        clock[0] += 10.0
+        made.append(clock[0])
+        return "page"
+
+    monkeypatch.setattr("iiot_platform.report.server.monotonic", lambda: clock[0])
+    page = LivePage(Home(tmp_path), last_s=60)
+    monkeypatch.setattr(page, "_page", slow)
+    for moment in range(100):
+        clock[0] = max(clock[0], float(moment))
+        page.content()
+
+    assert made == [10.0, 60.0]
+
+
 def test_many_who_look_make_one_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = LivePage(Home(tmp_path), last_s=60, refresh_s=3_600)
     first = page.content()

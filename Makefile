@@ -34,7 +34,7 @@ fmt: dev  ## format, and mend what the linter can mend
 	@ruff check --fix .
 
 bench: dev servers  ## run the benchmarks and show their figures
-	@python -m pytest tests/benchmarks -s
+	@for bench in tests/benchmarks/bench_*.py; do python -m tests.benchmarks.$$(basename $$bench .py); done
 
 dashboards: dev  ## write the Grafana dashboards and docs/tables.md from the declared tables
 	@python -m tools.dashboards

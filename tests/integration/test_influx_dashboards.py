@@ -98,6 +98,29 @@ def test_the_newest_row_of_each_sensor_is_that_of_the_table(server: Influx) -> N
     )
 
 
+def test_value_limits_and_anomalies_are_those_of_the_interval(server: Influx) -> None:
+    board = json.loads(BOARDS["vibration.json"])
+    points, limits = (q for q in panel_queries(board) if q.where.startswith("panel 'y axis'"))
+    values = {"line": LINE, "machine": "machine_name1", "sensor": ["sensor_name1"]}
+    rows = make_rows(schema.VIBRATION_ANOMALIES, COUNT, line=LINE, start_ms=START_MS).to_pandas()
+    own = rows[rows["machine_name"] == "machine_name1"]
+    own = own[(own["ts"].astype("int64") - START_MS) // 10_000 == 7]
+    y = own.filter(like="vib_accel_rms_y").mean(numeric_only=True)
+
+    (point,) = (
+        r for r in server.query(filled_in(points, values)) if r["time"] == START_MS + 70_000
+    )
+    assert point["y"] == pytest.approx(y["vib_accel_rms_y"])
+    assert point["anomaly"] == own["vib_accel_rms_y_anomaly"].max()
+    assert point["run"] == own["run_id"].iloc[-1]
+    (limit,) = (
+        r for r in server.query(filled_in(limits, values)) if r["time"] == START_MS + 70_000
+    )
+    reach = y["vib_accel_rms_y_z_score_thresh"] * y["vib_accel_rms_y_model_std"]
+    assert limit["upper limit"] == pytest.approx(y["vib_accel_rms_y_model_avg"] + reach)
+    assert limit["lower limit"] == pytest.approx(y["vib_accel_rms_y_model_avg"] - reach)
+
+
 @pytest.mark.parametrize("name", sorted(BOARDS))
 def test_any_misspelt_name_is_found(server: Influx, name: str) -> None:
     board = json.loads(BOARDS[name])

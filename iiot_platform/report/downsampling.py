@@ -10,6 +10,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from iiot_platform.core.clock import MS_PER_S
 from iiot_platform.report.content import Mask, Stretch, Times, Values
 
 COLUMNS: Final = 400
@@ -80,19 +81,23 @@ def breaks(ts: Times, chosen: Indices, *, valid: Mask | None = None) -> Mask:
     return first
 
 
-def stretches(ts: Times, values: Indices, end_ms: int) -> list[Stretch]:
-    """How long each value of a state held; after a gap nothing is known until the next reading."""
+def stretches(ts: Times, values: Indices, end_ms: int, *, hold_s: float) -> list[Stretch]:
+    """How long each value of a state held.
+
+    Args:
+        ts: shape (n,), ascending.
+        values: shape (n,).
+        end_ms: up to when the last one holds at most.
+        hold_s: how long a state is held after its last reading; then it is unknown.
+    """
     if not len(ts):
         return []
-    limit = gap_ms(ts)
-    until = np.r_[ts[1:], end_ms]
-    silent = until - ts > limit
-    held = np.where(silent, ts, until)
-    starts = np.flatnonzero(np.r_[True, (values[1:] != values[:-1]) | silent[:-1]])
+    until = np.r_[ts[1:], max(end_ms, int(ts[-1]) + 1)]
+    held = np.minimum(until, ts + round(hold_s * MS_PER_S))
+    starts = np.flatnonzero(np.r_[True, (values[1:] != values[:-1]) | (held < until)[:-1]])
     ends = np.r_[starts[1:] - 1, len(ts) - 1]
     return [
-        Stretch(int(ts[a]), max(int(held[b]), int(ts[a]) + 1), int(values[a]))
-        for a, b in zip(starts, ends, strict=True)
+        Stretch(int(ts[a]), int(held[b]), int(values[a])) for a, b in zip(starts, ends, strict=True)
     ]
 
 

@@ -127,7 +127,7 @@ class Canvas:
     def _ratio(self, chart: Chart) -> str:
         """A strip with the anomaly ratio from 0 to 1, where there was any anomaly."""
         ratio = chart.ratio
-        if ratio is None or not len(ratio.ts) or not np.nanmax(ratio.values) > 0:
+        if ratio is None or not (ratio.values > 0).any():
             return ""
         scale = _Scale(self, 0.0, 1.0, _RATIO_HEIGHT)
         line = _curve(scale, ratio, 0, "line").replace('class="c0"', 'class="ratio"')

@@ -12,14 +12,16 @@ from iiot_platform.core.clock import MS_PER_S, from_ms
 from iiot_platform.report.content import Lineage, LineReport, Overview, Report, Section, Timeline
 from iiot_platform.report.downsampling import COLUMNS
 from iiot_platform.report.drawing import Canvas, number
+from iiot_platform.report.sections import HOLD_S
 
 _NOTES: Final = f"""\
 <p>This page is not Grafana: it is drawn from the Parquet tables alone, without a database, and
 needs no network. For history, alerts and zooming use the Grafana dashboards.</p>
 <p>Green: mean of the detector's window ± threshold &times; standard deviation. Red: anomalies, in
-numbers all of them. Purple: a level was learnt anew. Lines are thinned to {COLUMNS} columns: of
-each column the first, the lowest, the highest and the last value are kept, so no extreme is
-hidden; limits are those of a column's last row. A line is broken where a series was silent.</p>"""
+numbers all of them. Purple: a level was learnt anew. A state holds until its next reading, at most
+{HOLD_S:.0f} s. Lines are thinned to {COLUMNS} columns: of each column the first, the lowest, the
+highest and the last value are kept, so no extreme is hidden; limits are those of a column's last
+row. A line is broken where a series was silent.</p>"""
 _PAIRS: Final = (2, 4)
 """Numbers of charts that look better in rows of two than of three."""
 _STALE_S: Final = 60.0

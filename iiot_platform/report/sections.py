@@ -8,9 +8,11 @@ import pandas as pd
 
 from iiot_platform.core import schema
 from iiot_platform.core.clock import MS_PER_S
+from iiot_platform.core.parameters import StateParameters
 from iiot_platform.report.content import Band, Chart, Curve, Figures, Group, Timeline, Times
 from iiot_platform.report.downsampling import drawable, stretches
 
+HOLD_S: Final = StateParameters().hold_s
 _WARMING: Final = "warming"
 _SUMMARY_S: Final = schema.SUMMARY_INTERVAL_MS / MS_PER_S
 _READ: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
@@ -51,7 +53,8 @@ def states(rows: pd.DataFrame, start_ms: int, end_ms: int) -> Iterator[Group]:
     """The states of all machines under each other."""
     timelines, finer = [], 0
     for (machine, name), own in _series(rows, "machine_name", "state_name"):
-        found = stretches(milliseconds(own["ts"]), own["value"].to_numpy(np.int64), end_ms)
+        values = own["value"].to_numpy(np.int64)
+        found = stretches(milliseconds(own["ts"]), values, end_ms, hold_s=HOLD_S)
         shown, left = drawable(found, start_ms, end_ms)
         timelines.append((f"{machine} / {name}", shown))
         finer += left

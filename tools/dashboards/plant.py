@@ -8,6 +8,8 @@ from grafana_foundation_sdk.models import dashboard as models
 from grafana_foundation_sdk.models.common import LegendDisplayMode, LegendPlacement, VisibilityMode
 
 from iiot_platform.core import schema
+from iiot_platform.core.clock import MS_PER_S
+from iiot_platform.core.parameters import StateParameters
 from tools.dashboards import boards, panels
 from tools.dashboards.influxql import DATASOURCE, InfluxQuery, Source
 from tools.dashboards.panels import FULL, HALF, THIRD, Tested
@@ -21,6 +23,7 @@ VALVES: Final = Source(schema.VALVE_ANOMALIES, _MACHINES)
 CYCLES: Final = Source(schema.ELECTRICAL_CYCLES, _MACHINES)
 _TESTED: Final = (SIGNALS, VIBRATION, VALVES)
 _LINE: Final = schema.LINE.name
+_HOLD_MS: Final = round(StateParameters().hold_s * MS_PER_S)
 _STATE_COLORS: Final = ("#8e8e8e", "green", "yellow", "orange", "red", "purple", "blue")
 
 
@@ -179,7 +182,7 @@ def _states(title: str) -> statetimeline.Panel:
         .thresholds(builders.ThresholdsConfig().steps(steps))
         .color_scheme(builders.FieldColor().mode(models.FieldColorModeId.THRESHOLDS))
         .merge_values(True)  # noqa: FBT003  # the SDK's signature
-        .insert_nulls(panels.GAP_MS)
+        .insert_nulls(_HOLD_MS)
         .row_height(0.8)
         .legend(
             common.VizLegendOptions()

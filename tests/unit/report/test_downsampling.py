@@ -55,17 +55,17 @@ def test_nothing_is_drawn_of_nothing() -> None:
     none = np.zeros(0, np.int64)
     assert kept(none, np.zeros(0), START, START + 1).tolist() == []
     assert breaks(none, none).tolist() == []
-    assert stretches(none, none, START) == []
+    assert stretches(none, none, START, hold_s=30) == []
     assert drawable([], START, START + 1) == ((), 0)
 
 
 def test_a_state_holds_until_its_next_reading_and_is_unknown_in_a_gap() -> None:
     ts = START + 1_000 * np.array([0, 1, 2, 3, 100, 101])
-    found = stretches(ts, np.array([1, 1, 2, 2, 2, 2]), START + 101_500)
+    found = stretches(ts, np.array([1, 1, 2, 2, 2, 2]), START + 101_500, hold_s=30)
 
     assert found == [
         Stretch(START, START + 2_000, 1),
-        Stretch(START + 2_000, START + 3_000, 2),
+        Stretch(START + 2_000, START + 33_000, 2),
         Stretch(START + 100_000, START + 101_500, 2),
     ]
 

@@ -1,4 +1,5 @@
 import re
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -48,6 +49,14 @@ def test_a_chart_without_a_value_is_drawn_empty() -> None:
     for values in (np.zeros(0), np.full(11, np.nan)):
         html = CANVAS.chart(Chart("nothing", (Curve("value", TS[: len(values)], values),)))
         assert "nan" not in html.lower()
+
+
+@pytest.mark.parametrize("size", [1e-300, 1e-12, 1e9, 1e15, 1e290])
+@pytest.mark.parametrize("style", ["line", "points", "bars"])
+def test_any_size_of_values_can_be_drawn(size: float, style: Literal["line", "bars"]) -> None:
+    for values in (np.full(11, size), np.linspace(-size, size, 11), size + np.arange(11.0)):
+        html = CANVAS.chart(Chart("size", (Curve("value", TS, values),), style=style))
+        assert not re.search(r"\b(nan|inf)\b", html)
 
 
 def test_a_constant_value_has_room_above_and_below() -> None:

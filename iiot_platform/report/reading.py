@@ -37,6 +37,7 @@ _SHOWN: Final = (
     schema.VALVE_ANOMALIES,
     schema.ELECTRICAL_CYCLES,
     schema.ELECTRICAL_READINGS,
+    schema.DATA_QUALITY,
 )
 _READ: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     "Currents": ("A", tuple(f"CurrentL{n}" for n in schema.PHASES)),
@@ -116,6 +117,7 @@ def _line(client: Client, line: str, there: pd.DataFrame, window: _Window) -> Li
                 )
             ),
         ),
+        Section("Data quality", tuple(_quality(frames[schema.DATA_QUALITY.name]))),
     )
     return LineReport(
         line,
@@ -268,6 +270,20 @@ def _electrical(cycles: pd.DataFrame, readings: pd.DataFrame) -> Iterator[Group]
             for title, (unit, columns) in _READ.items()
         ]
         yield Group(f"{machine} / {name}: readings", tuple(charts))
+
+
+def _quality(rows: pd.DataFrame) -> Iterator[Group]:
+    charts = tuple(
+        Chart(
+            f"{reason} per {_SUMMARY_S:.0f} s",
+            (_curve(own, "count"),),
+            style="bars",
+            bounds=(0.0, None),
+        )
+        for (reason,), own in _series(rows, "reason")
+    )
+    if charts:
+        yield Group("", charts)
 
 
 def _tested(

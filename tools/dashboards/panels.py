@@ -96,6 +96,7 @@ def with_variables(
     *,
     many: Collection[str] = (),
     also: Iterable[schema.Table] = (),
+    skip: Collection[str] = (),
 ) -> builders.Dashboard:
     """A dashboard whose variables choose the tags of a source, each under those before it.
 
@@ -104,8 +105,11 @@ def with_variables(
         source: whose tags are chosen.
         many: tags of which several may be chosen; all of them are at first.
         also: further tables that have values of the tags.
+        skip: tags whose variables the dashboard has already.
     """
     for tag, variable in source.variables.items():
+        if tag in skip:
+            continue
         query = (
             builders.QueryVariable(variable)
             .label(variable.capitalize())
@@ -325,14 +329,16 @@ def anomalies(source: Source, quantity: Tested) -> table.Panel:
 
 
 def listed(title: str, query: str) -> table.Panel:
-    """A table whose runs lead to Dagster."""
-    return (
+    """A table whose runs, where it has some, lead to Dagster."""
+    made = (
         table.Panel()
         .title(title)
         .datasource(DATASOURCE)
         .with_target(InfluxQuery(query, result_format="table"))
-        .override_by_name(RUN, properties({"links": [run_link("${__value.raw}")]}))
     )
+    if f'AS "{RUN}"' not in query:
+        return made
+    return made.override_by_name(RUN, properties({"links": [run_link("${__value.raw}")]}))
 
 
 def run_link(run: str) -> dict[str, object]:

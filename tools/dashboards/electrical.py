@@ -7,7 +7,7 @@ from grafana_foundation_sdk.builders import timeseries
 from grafana_foundation_sdk.models.common import VisibilityMode
 
 from iiot_platform.core import schema
-from tools.dashboards import panels
+from tools.dashboards import boards, panels
 from tools.dashboards.influxql import Source
 from tools.dashboards.panels import FULL, HALF, THIRD, Tested
 
@@ -35,12 +35,12 @@ _READ: Final = {
 
 def electrical() -> builders.Dashboard:
     """The dashboard of one machine's electrical devices, rows for each."""
-    made = panels.board("electrical", "Electrical", schema.ELECTRICAL_CYCLES.description)
+    made = boards.board("electrical", "Electrical", schema.ELECTRICAL_CYCLES.description)
     made = (
-        panels.with_variables(made, READINGS, many=["device_name"])
-        .link(panels.asset_link(schema.ELECTRICAL_CYCLES))
-        .link(panels.asset_link(schema.ELECTRICAL_READINGS))
-        .with_row(panels.row("$machine / $device: cycles", "device"))
+        boards.with_variables(made, READINGS, many=["device_name"])
+        .link(boards.asset_link(schema.ELECTRICAL_CYCLES))
+        .link(boards.asset_link(schema.ELECTRICAL_READINGS))
+        .with_row(boards.row("$machine / $device: cycles", "device"))
     )
     for quantity in (*_INTEGRALS, *_INRUSH):
         column = CYCLES.table.column(quantity.column)
@@ -85,7 +85,7 @@ def electrical() -> builders.Dashboard:
             .height(7)
             .span(THIRD)
         )
-        .with_row(panels.row("$machine / $device: readings", "device"))
+        .with_row(boards.row("$machine / $device: readings", "device"))
     )
     for title, (unit, columns) in _READ.items():
         expressions = {column: f"mean({READINGS.name(column)})" for column in columns}
@@ -98,7 +98,7 @@ def electrical() -> builders.Dashboard:
         "status": "status",
         "settings": "config_version",
     }
-    return made.with_row(panels.row("Rows and runs")).with_panel(
+    return made.with_row(boards.row("Rows and runs")).with_panel(
         panels.newest("Newest cycle of each device", CYCLES, shown).height(8).span(FULL)
     )
 

@@ -8,7 +8,7 @@ from grafana_foundation_sdk.models import dashboard as models
 from grafana_foundation_sdk.models.common import LegendDisplayMode, LegendPlacement, VisibilityMode
 
 from iiot_platform.core import schema
-from tools.dashboards import panels
+from tools.dashboards import boards, panels
 from tools.dashboards.influxql import DATASOURCE, InfluxQuery, Source
 from tools.dashboards.panels import FULL, HALF, THIRD, Tested
 
@@ -26,8 +26,8 @@ _STATE_COLORS: Final = ("#8e8e8e", "green", "yellow", "orange", "red", "purple",
 
 def plant() -> builders.Dashboard:
     """The dashboard of all lines."""
-    made = panels.board("plant", "Plant overview", schema.LINE_SUMMARY.description)
-    made = panels.with_variables(made, SUMMARY, many=[_LINE])
+    made = boards.board("plant", "Plant overview", schema.LINE_SUMMARY.description)
+    made = boards.with_variables(made, SUMMARY, many=[_LINE])
     name = SUMMARY.name
 
     def panel(title: str, column: str, how: str) -> timeseries.Panel:
@@ -91,18 +91,18 @@ def _lines_table() -> table.Panel:
 
 def line() -> builders.Dashboard:
     """The dashboard of one line, a row for each of its machines."""
-    made = panels.board("line", "Line", "States, signals and anomalies of one line.")
+    made = boards.board("line", "Line", "States, signals and anomalies of one line.")
     made = (
-        panels.with_variables(
+        boards.with_variables(
             made,
             STATES,
             many=["machine_name"],
             also=[source.table for source in (*_TESTED, CYCLES)],
         )
-        .link(panels.asset_link(schema.LINE_SUMMARY))
-        .link(panels.asset_link(schema.STATES))
+        .link(boards.asset_link(schema.LINE_SUMMARY))
+        .link(boards.asset_link(schema.STATES))
         .with_panel(_states("States of $line").height(9).span(FULL))
-        .with_row(panels.row("$machine", "machine"))
+        .with_row(boards.row("$machine", "machine"))
         .with_panel(
             panels.plotted(
                 "Signals",
@@ -155,7 +155,7 @@ def line() -> builders.Dashboard:
             .height(8)
             .span(HALF)
         )
-        .with_row(panels.row("Signals: rows and runs"))
+        .with_row(boards.row("Signals: rows and runs"))
         .with_panel(panels.anomalies(SIGNALS, Tested("value")).height(9).span(FULL))
     )
 

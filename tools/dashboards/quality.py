@@ -5,7 +5,7 @@ from typing import Final
 from grafana_foundation_sdk.builders import dashboard as builders
 
 from iiot_platform.core import schema
-from tools.dashboards import panels
+from tools.dashboards import boards, panels
 from tools.dashboards.influxql import Source
 from tools.dashboards.panels import HALF, THIRD
 from tools.dashboards.plant import SUMMARY
@@ -17,10 +17,10 @@ _LINE: Final = schema.LINE.name
 def quality() -> builders.Dashboard:
     """The dashboard of data quality of all lines."""
     found = schema.DATA_QUALITY
-    made = panels.board("quality", found.title, found.description)
+    made = boards.board("quality", found.title, found.description)
     # lines from their summary: a line without trouble has no row of data quality
-    made = panels.with_variables(made, SUMMARY, many=[_LINE])
-    made = panels.with_variables(made, QUALITY, many=["reason"], skip=[_LINE])
+    made = boards.with_variables(made, SUMMARY, many=[_LINE])
+    made = boards.with_variables(made, QUALITY, many=["reason"], skip=[_LINE])
     counts = {"count": f"sum({QUALITY.name('count')})"}
     run = {panels.RUN: f"last({QUALITY.name('run_id')})", "count": QUALITY.name("count")}
     run["settings"] = QUALITY.name("config_version")

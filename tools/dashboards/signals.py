@@ -5,7 +5,7 @@ from typing import Final
 from grafana_foundation_sdk.builders import dashboard as builders
 
 from iiot_platform.core import schema
-from tools.dashboards import panels
+from tools.dashboards import boards, panels
 from tools.dashboards.influxql import Source
 from tools.dashboards.panels import FULL, HALF, Tested
 
@@ -26,18 +26,18 @@ NEWEST: Final = {
 
 def signals() -> builders.Dashboard:
     """The dashboard of one machine's signals, a row each."""
-    made = panels.board("signals", schema.SIGNALS.title, schema.SIGNAL_ANOMALIES.description)
-    made = panels.with_variables(made, SIGNALS, many=["sensor_name"])
+    made = boards.board("signals", schema.SIGNALS.title, schema.SIGNAL_ANOMALIES.description)
+    made = boards.with_variables(made, SIGNALS, many=["sensor_name"])
     return (
-        made.link(panels.asset_link(schema.SIGNAL_ANOMALIES))
+        made.link(boards.asset_link(schema.SIGNAL_ANOMALIES))
         .annotation(panels.shifts(SIGNALS))
-        .with_row(panels.row("$machine / $sensor", "sensor"))
+        .with_row(boards.row("$machine / $sensor", "sensor"))
         .with_panel(
             panels.tested("Value, limits and anomalies", SIGNALS, _VALUE).height(10).span(FULL)
         )
         .with_panel(panels.ratios("Anomaly ratio", SIGNALS, [_VALUE]).height(6).span(HALF))
         .with_panel(panels.levels(SIGNALS).height(6).span(HALF))
-        .with_row(panels.row("Rows and runs"))
+        .with_row(boards.row("Rows and runs"))
         .with_panel(
             panels.newest("Newest row of each sensor", SIGNALS, NEWEST).height(8).span(FULL)
         )

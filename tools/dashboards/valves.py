@@ -5,7 +5,7 @@ from typing import Final
 from grafana_foundation_sdk.builders import dashboard as builders
 
 from iiot_platform.core import schema
-from tools.dashboards import panels
+from tools.dashboards import boards, panels
 from tools.dashboards.influxql import Source
 from tools.dashboards.panels import FULL, HALF, Tested
 from tools.dashboards.signals import NEWEST
@@ -25,13 +25,13 @@ _TIME: Final = Tested("value", shown="time", unit="ms")
 def valves() -> builders.Dashboard:
     """The dashboard of one machine's valves, a row each, a panel for each operation."""
     found = schema.VALVE_ANOMALIES
-    made = panels.board("valves", found.title, found.description)
-    made = panels.with_variables(made, VALVES, many=["sensor_name", "operation_type"])
+    made = boards.board("valves", found.title, found.description)
+    made = boards.with_variables(made, VALVES, many=["sensor_name", "operation_type"])
     name = VALVES.name
     return (
-        made.link(panels.asset_link(found))
+        made.link(boards.asset_link(found))
         .annotation(panels.shifts(VALVES))
-        .with_row(panels.row("$machine / $valve", "valve"))
+        .with_row(boards.row("$machine / $valve", "valve"))
         .with_panel(
             panels.ratios("Anomaly ratio per operation", VALVES, [_TIME], by="operation_type")
             .height(7)
@@ -57,7 +57,7 @@ def valves() -> builders.Dashboard:
             .repeat_direction("h")
             .max_per_row(2)
         )
-        .with_row(panels.row("Rows and runs"))
+        .with_row(boards.row("Rows and runs"))
         .with_panel(
             panels.newest("Newest row of each operation", VALVES, NEWEST).height(8).span(FULL)
         )

@@ -5,7 +5,7 @@ from typing import Final
 from grafana_foundation_sdk.builders import dashboard as builders
 
 from iiot_platform.core import schema
-from tools.dashboards import panels
+from tools.dashboards import boards, panels
 from tools.dashboards.influxql import Source
 from tools.dashboards.panels import FULL, HALF, THIRD, Tested
 from tools.dashboards.signals import NEWEST, SIGNALS
@@ -21,12 +21,12 @@ _AXES: Final = [
 def vibration() -> builders.Dashboard:
     """The dashboard of one machine's vibration sensors, a row each."""
     found = schema.VIBRATION_ANOMALIES
-    made = panels.board("vibration", found.title, found.description)
+    made = boards.board("vibration", found.title, found.description)
     made = (
-        panels.with_variables(made, VIBRATION, many=["sensor_name"])
-        .link(panels.asset_link(found))
+        boards.with_variables(made, VIBRATION, many=["sensor_name"])
+        .link(boards.asset_link(found))
         .annotation(panels.shifts(VIBRATION))
-        .with_row(panels.row("$machine / $sensor", "sensor"))
+        .with_row(boards.row("$machine / $sensor", "sensor"))
         .with_panel(
             panels.tested("Total: RMS acceleration and limits", VIBRATION, _TOTAL)
             .height(9)
@@ -53,7 +53,7 @@ def vibration() -> builders.Dashboard:
             .height(7)
             .span(THIRD)
         )
-        .with_row(panels.row("Rows and runs"))
+        .with_row(boards.row("Rows and runs"))
         .with_panel(
             panels.newest("Newest row of each sensor", VIBRATION, NEWEST | {"value": _TOTAL.column})
             .height(8)

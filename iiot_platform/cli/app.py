@@ -48,6 +48,10 @@ COMMANDS: Final[Mapping[str, CommandEntry]] = {
     "batch": CommandEntry(
         "iiot_platform.cli.batch:batch", "Compute what was captured, without Dagster."
     ),
+    "rerun": CommandEntry(
+        "iiot_platform.cli.rerun:rerun", "Compute hours again from the log, and say what changed."
+    ),
+    "late": CommandEntry("iiot_platform.cli.late:late", "List rows that came late."),
     "simulate": CommandEntry(
         "iiot_platform.cli.simulate:simulate", "Publish a simulated plant or replay a recording."
     ),

@@ -136,7 +136,9 @@ class BatchSettings(Parameters):
     row_cap: PositiveInt = 200_000
     """Rows that one batch takes at most."""
     settle_grace_s: Annotated[float, Field(ge=0)] = 300.0
-    """How long after its end an hour is computed whole."""
+    """How long after its end an hour is computed whole, and rows of it count as late."""
+    nightly_hours: Annotated[int, Field(ge=0)] = 24
+    """Closed hours that are computed again every night, as a test; 0: none."""
     keep_versions: PositiveInt = 2
     """Versions of an hour that are kept, the current one included."""
 
@@ -279,6 +281,7 @@ class Plant(Parameters):
             topic=line.topic,
             max_lateness_s=self.max_lateness_s if lateness is None else lateness,
             max_future_s=self.max_future_s if future is None else future,
+            settle_grace_s=self.batches.settle_grace_s,
             defaults=_overlaid(self.defaults, line.defaults),
             series=(
                 *(rule.within_line() for rule in self.series if rule.covers(name)),

@@ -8,19 +8,23 @@ from collections.abc import Iterable
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from iiot_platform.core import schema
 from iiot_platform.core.clock import MS_PER_S
 from iiot_platform.core.names import SeriesKey
-from iiot_platform.engine.readings import Ints
+from iiot_platform.engine.readings import Bools, Ints
 from iiot_platform.engine.series.outcome import RunningTime
 
-_COUNTS = ("readings", "lateness_sum_ms", "anomalies", "quarantined", "running_ms", "known_ms")
+_COUNTS = (
+    *("readings", "lateness_sum_ms", "anomalies", "quarantined", "late"),
+    *("running_ms", "known_ms"),
+)
 _MAX = "lateness_max_ms"
 _NO_LATENESS = np.iinfo(np.int64).min
 _NONE = np.zeros(0, np.int64)
 NO_SERIES = ""
-"""Stands for the messages that belong to no series: the quarantined ones."""
+"""Stands, where series are named, for what belongs to the line alone."""
 
 
 def interval_of(ts: Ints) -> Ints:
@@ -29,9 +33,23 @@ def interval_of(ts: Ints) -> Ints:
 
 
 def series_activity(
-    key: SeriesKey, ts: Ints, lateness: Ints, anomalies: Ints, running: RunningTime | None
+    key: SeriesKey,
+    ts: Ints,
+    lateness: Ints,
+    late: Bools,
+    anomalies: Ints,
+    running: RunningTime | None,
 ) -> pa.Table:
-    """Activity of one series, not merged yet: event times, lateness and times of anomalies."""
+    """Activity of one series, not merged yet.
+
+    Args:
+        key: the series.
+        ts: event times.
+        lateness: of each reading, ms.
+        late: which readings came late.
+        anomalies: times of anomalies.
+        running: running time, where the series has states.
+    """
     at, index = np.unique(interval_of(ts), return_inverse=True)
     latest = np.full(len(at), _NO_LATENESS, np.int64)
     np.maximum.at(latest, index, lateness)
@@ -44,6 +62,7 @@ def series_activity(
             readings=np.bincount(index, minlength=len(at)),
             lateness_sum_ms=total,
             lateness_max_ms=latest,
+            late=np.bincount(index[late], minlength=len(at)),
         )
     ]
     if len(anomalies):
@@ -61,10 +80,32 @@ def series_activity(
     return pa.concat_tables(parts)
 
 
-def quarantine_activity(received: Ints) -> pa.Table:
-    """Activity of quarantined messages, by receive time."""
+def quarantine_activity(reason: str, received: Ints) -> pa.Table:
+    """Activity of messages that were set aside for a reason, by receive time."""
     at, count = np.unique(interval_of(received), return_counts=True)
-    return _rows(NO_SERIES, at, quarantined=count)
+    return _rows(reason, at, quarantined=count)
+
+
+def data_quality(line: str, activity: pa.Table) -> pa.Table:
+    """Rows of `data_quality` of one hour's activity, provenance left out."""
+    set_aside = activity.filter(pc.greater(activity.column("quarantined"), 0))
+    late = activity.filter(pc.greater(activity.column("late"), 0))
+    late = late.group_by("ts", use_threads=False).aggregate([("late", "sum")])
+    parts = [
+        (set_aside.column("ts"), set_aside.column("series"), set_aside.column("quarantined")),
+        (late.column("ts"), pa.repeat(schema.LATE, len(late)), late.column("late_sum")),
+    ]
+    return pa.concat_tables(
+        pa.table(
+            {
+                "ts": at,
+                "line_name": pa.repeat(line, len(at)),
+                "reason": reason,
+                "count": count,
+            }
+        )
+        for at, reason, count in parts
+    ).sort_by([("ts", "ascending"), ("reason", "ascending")])
 
 
 def merge(parts: Iterable[pa.Table]) -> pa.Table:

@@ -1,11 +1,8 @@
 """The engine: live batches and whole hours, from the log to a commit. Knows no Dagster."""
 
-import hashlib
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from functools import cache
-from pathlib import Path
 from typing import Final, Literal
 
 import numpy as np
@@ -17,18 +14,21 @@ from iiot_platform.core.clock import MS_PER_S, hour_start_ms, now_ms
 from iiot_platform.core.names import SeriesKey
 from iiot_platform.core.paths import Home
 from iiot_platform.engine.activity import NO_SERIES
-from iiot_platform.engine.commit import Commit, DirtyMark, HourChange, StoredState
+from iiot_platform.engine.code_version import code_version
+from iiot_platform.engine.commit import Commit, DirtyMark, HourChange, RerunKind, StoredState
 from iiot_platform.engine.decode import Decoded, Quarantined, decode
-from iiot_platform.engine.hour import HourBuilder
+from iiot_platform.engine.errors import HourOpenError
+from iiot_platform.engine.hour import HourBuilder, WholeHour
 from iiot_platform.engine.ledger import Ledger
 from iiot_platform.engine.log_reader import LogReader
 from iiot_platform.engine.partition import hour_of_each, split_hours
+from iiot_platform.engine.partitions import checkpoints, partitions
 from iiot_platform.engine.readings import Readings, concat
-from iiot_platform.engine.report import BatchReport, HourReport
+from iiot_platform.engine.report import BatchReport, HourReport, SettleReport
+from iiot_platform.engine.settle import OTHER_SETTINGS, recompute
 from iiot_platform.engine.table_store import TableStore
 
 _NOTHING_KNOWN: Final[Mapping[SeriesKey, StoredState]] = {}
-RerunKind = Literal["rerun", "settle", "backfill"]
 
 
 class Engine:
@@ -92,7 +92,7 @@ class Engine:
             lo=lo,
             hi=hi,
             hours=tuple(
-                self._report(line, change, versions[change.hour], counts)
+                self.report(line, change, versions[change.hour], counts)
                 for change, counts in zip(batch.changes, batch.hour_counts, strict=True)
             ),
             quarantined=dict(decoded.reasons),
@@ -112,44 +112,77 @@ class Engine:
         settings: Literal["keep", "current"] = "keep",
         kind: RerunKind = "rerun",
     ) -> HourReport:
-        """Computes an hour whole from the log.
+        """Computes an hour whole from the log: `recompute` without the comparison's result."""
+        return self.recompute(line, hour, run_id=run_id, settings=settings, kind=kind).report
+
+    def recompute(
+        self,
+        line: str,
+        hour: int,
+        *,
+        run_id: str,
+        settings: Literal["keep", "current"] = "keep",
+        kind: RerunKind = "rerun",
+    ) -> SettleReport:
+        """Computes an hour whole from the log and compares it with what stood.
+
+        An hour that has closed is settled by it.
 
         Args:
             line: name of the line.
             hour: the hour.
-            run_id: goes on every row.
+            run_id: goes on every row that is written.
             settings: `keep` those assigned to the hour, or assign the `current` ones.
-            kind: why; `settle` marks the hour as computed after it had closed.
+            kind: why; goes into the lineage.
 
         Raises:
             CommitLostError: a live batch has changed the hour meanwhile; nothing was written.
             StorageError: the log, the tables or the ledger can not be read or written.
         """
-        started = time.perf_counter()
-        version = self.ledger.partition_version(line, hour)  # before all else: see `versions`
-        marks = self.ledger.dirty(line).get(hour, [])
-        change, counts, span = self.whole_hour(
-            line,
-            hour,
-            version,
-            self.settings_for(line, hour, keep=settings == "keep"),
-            run_id,
-            settled=kind == "settle",
-        )
-        versions = self.ledger.commit(
-            Commit(
-                line=line,
-                kind=kind,
-                lo=span[0],
-                hi=span[1],
-                run_id=run_id,
-                code_version=code_version(),
-                hours=(change,),
-                cleared=tuple(mark_id for mark_id, _ in marks),
-                seconds=time.perf_counter() - started,
-            )
-        )
-        return self._report(line, change, versions[hour], counts)
+        return recompute(self, line, hour, run_id=run_id, settings=settings, kind=kind)
+
+    def settle(
+        self,
+        line: str,
+        hour: int,
+        *,
+        run_id: str,
+        settings: Literal["keep", "current"] = "keep",
+        kind: RerunKind = "settle",
+    ) -> SettleReport:
+        """As `recompute`, of an hour that has closed.
+
+        Raises:
+            HourOpenError: the hour has not ended, or its grace is not over.
+            CommitLostError: a live batch has changed the hour meanwhile; nothing was written.
+            StorageError: the log, the tables or the ledger can not be read or written.
+        """
+        if self.is_open(hour):
+            raise HourOpenError(line, hour)
+        return self.recompute(line, hour, run_id=run_id, settings=settings, kind=kind)
+
+    def unsettled_hours(self, line: str) -> list[int]:
+        """The hours that have closed and were not computed whole since, oldest first."""
+        return [
+            found.hour
+            for found in partitions(self.ledger, line)
+            if not (found.settled or self.is_open(found.hour))
+        ]
+
+    def closed_hours(self, line: str) -> list[int]:
+        """The hours that have closed, oldest first."""
+        return [
+            found.hour for found in partitions(self.ledger, line) if not self.is_open(found.hour)
+        ]
+
+    def outdated_hours(self, line: str) -> list[int]:
+        """The hours that are computed under other settings than the current ones, oldest first."""
+        current = self._plant.line_settings(line).version
+        return [
+            found.hour
+            for found in partitions(self.ledger, line)
+            if found.settings_version != current
+        ]
 
     def dirty_hours(self, line: str) -> list[int]:
         """The hours that must be computed again, oldest first."""
@@ -171,21 +204,17 @@ class Engine:
         hour: int,
         version: int,
         settings: LineSettings,
-        run_id: str,
         *,
-        settled: bool = False,
         also: tuple[int, int] | None = None,
         known: Mapping[SeriesKey, StoredState] = _NOTHING_KNOWN,
-    ) -> tuple[HourChange, Counter[str], tuple[int, int]]:
-        """The change that computes an hour from its start, and the offsets it read.
+    ) -> tuple[WholeHour, tuple[int, int]]:
+        """An hour computed from its start, and the offsets it read.
 
         Args:
             line: name of the line.
             hour: the hour.
             version: that of the partition before anything else of the hour was read.
             settings: those to compute it under.
-            run_id: goes on every row.
-            settled: True where the hour has closed for good.
             also: offsets that the ledger does not know to belong to the hour yet.
             known: states of this batch that the ledger does not know yet.
         """
@@ -198,25 +227,21 @@ class Engine:
                 if found == hour:
                     readings.append(rows)
                     quarantined.extend(set_aside)
-        change, counts = self._builder(line).whole(
-            hour,
-            version,
-            concat(readings),
-            tuple(quarantined),
-            known,
-            settings,
-            run_id,
-            settled=settled,
+        computed = self.builder(line).whole(
+            hour, version, concat(readings), tuple(quarantined), known, settings
         )
-        span = (ranges[0][0], ranges[-1][1]) if ranges else (0, 0)
-        return change, counts, span
+        return computed, (ranges[0][0], ranges[-1][1]) if ranges else (0, 0)
 
-    def _builder(self, line: str) -> HourBuilder:
+    def builder(self, line: str) -> HourBuilder:
+        """Builds one change of an hour of the line."""
         return HourBuilder(self.ledger, self.store, line)
 
-    def _report(
+    def report(
         self, line: str, change: HourChange, version: int, counts: Counter[str]
     ) -> HourReport:
+        """An hour after its commit."""
+        dirty = change.hour in self.ledger.dirty(line)
+        checkpoint_in, checkpoint_out = checkpoints(self.ledger, line, change.hour)
         files = self.ledger.hour_files(line, change.hour)
         total = {
             name: sum(file.rows for file in files.get(name, ()))
@@ -230,7 +255,11 @@ class Engine:
             settings_version=change.settings.version,
             code_version=code_version(),
             settled=change.settled,
-            complete=not self.is_open(change.hour) and change.hour not in self.ledger.dirty(line),
+            outdated=change.settings.version != self._plant.line_settings(line).version,
+            dirty=dirty,
+            complete=not self.is_open(change.hour) and not dirty,
+            checkpoint_in=checkpoint_in,
+            checkpoint_out=checkpoint_out,
             rows=change.rows,
             total=total,
             anomalies=change.anomalies,
@@ -274,11 +303,9 @@ class _Batch:
             if self._engine.is_open(hour) and not self._overtaken(readings, hour).any():
                 self._compute_whole(hour)
             else:
-                self._leave(hour, readings, "closed_under_other_settings")
-                if quarantined and not len(readings):
-                    self._dirty.append(
-                        DirtyMark(hour, NO_SERIES, "closed_under_other_settings", len(quarantined))
-                    )
+                self._leave(hour, readings, OTHER_SETTINGS)
+                if quarantined:
+                    self._dirty.append(DirtyMark(hour, NO_SERIES, OTHER_SETTINGS, len(quarantined)))
             return
         late = self._overtaken(readings, hour)
         if late.any():
@@ -286,7 +313,7 @@ class _Batch:
             readings = readings.take(~late)
         if not len(readings) and not quarantined:
             return
-        change, counts = self._engine._builder(self._line).extend(  # noqa: SLF001 - one unit
+        change, counts = self._engine.builder(self._line).extend(
             hour,
             self._versions[hour],
             readings,
@@ -348,16 +375,17 @@ class _Batch:
     def _compute_whole(self, hour: int) -> None:
         """The open hour from its start, under settings that have changed."""
         self._cleared += [i for i, _ in self._engine.ledger.dirty(self._line).get(hour, [])]
-        change, counts, _ = self._engine.whole_hour(
+        computed, _ = self._engine.whole_hour(
             self._line,
             hour,
             self._versions[hour],
             self._current,
-            self._run_id,
             also=self._span,
             known=self._known,
         )
-        self._take(change, counts)
+        builder = self._engine.builder(self._line)
+        change = builder.replacement(computed, self._run_id, settled=False)
+        self._take(change, computed.rows.counts)
 
     def _take(self, change: HourChange, counts: Counter[str]) -> None:
         for key, state in change.states.items():
@@ -387,16 +415,4 @@ def _with_range(
     return ranges if also is None or also in ranges else [*ranges, also]
 
 
-@cache
-def code_version() -> str:
-    """Names the code that computes: a hash of the sources of engine, analytics and core."""
-    digest = hashlib.blake2b(digest_size=6)
-    root = Path(__file__).resolve().parent.parent
-    for package in ("analytics", "core", "engine"):
-        for file in sorted((root / package).rglob("*.py")):
-            digest.update(str(file.relative_to(root)).encode())
-            digest.update(file.read_bytes())
-    return digest.hexdigest()
-
-
-__all__ = ["BatchReport", "Engine", "HourReport", "code_version"]
+__all__ = ["BatchReport", "Engine", "HourReport", "RerunKind", "SettleReport", "code_version"]

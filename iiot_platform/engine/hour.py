@@ -1,8 +1,8 @@
 """One hour's change: from readings and what stands already to the files and states to commit."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -11,7 +11,7 @@ import pyarrow as pa
 from iiot_platform.config.line_settings import LineSettings
 from iiot_platform.core import schema
 from iiot_platform.core.names import SeriesKey
-from iiot_platform.engine.activity import merge, quarantine_activity, summarise
+from iiot_platform.engine.activity import data_quality, merge, quarantine_activity, summarise
 from iiot_platform.engine.commit import (
     Base,
     CurrentFile,
@@ -22,7 +22,7 @@ from iiot_platform.engine.commit import (
 )
 from iiot_platform.engine.decode import Quarantined, quarantine_rows
 from iiot_platform.engine.ledger import Ledger
-from iiot_platform.engine.partition import HourRows, compute
+from iiot_platform.engine.partition import HourRows, SeriesState, compute
 from iiot_platform.engine.readings import Readings, concat
 from iiot_platform.engine.table_store import (
     TableStore,
@@ -33,8 +33,6 @@ from iiot_platform.engine.table_store import (
 
 _FAN_IN: Final = 16
 """Files of one level that are merged into one of the next: a few dozen an hour stay open."""
-_WHOLE_TABLES: Final = (schema.ACTIVITY.name, schema.LINE_SUMMARY.name)
-"""Small tables whose file is replaced at every change."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +41,27 @@ class Provenance:
 
     run_id: str
     config_version: str
+
+
+@dataclass(frozen=True)
+class WholeHour:
+    """An hour computed from its start; nothing is written yet.
+
+    Attributes:
+        hour: the hour.
+        base_version: version of the partition that it was computed beside.
+        settings: those it is computed under.
+        before: the states that stand in the hour.
+        bases: per series the state that it started from, None where it started anew.
+        rows: what was computed, quarantine and summaries included.
+    """
+
+    hour: int
+    base_version: int
+    settings: LineSettings
+    before: Mapping[SeriesKey, SeriesState]
+    bases: Mapping[SeriesKey, Base | None]
+    rows: HourRows
 
 
 class HourBuilder:
@@ -62,11 +81,8 @@ class HourBuilder:
         quarantined: tuple[Quarantined, ...],
         known: Mapping[SeriesKey, StoredState],
         settings: LineSettings,
-        run_id: str,
-        *,
-        settled: bool,
-    ) -> tuple[HourChange, Counter[str]]:
-        """The hour computed from its start: every file is replaced.
+    ) -> WholeHour:
+        """The hour computed from its start.
 
         Args:
             hour: the hour.
@@ -75,8 +91,6 @@ class HourBuilder:
             quarantined: messages set aside that were received in the hour.
             known: states of earlier hours that the ledger does not have yet.
             settings: those it is to be computed under.
-            run_id: goes on every row.
-            settled: True where the hour has closed for good.
         """
         before = self._ledger.states_of(self._line, hour)
         bases = self._ledger.states(self._line, {*readings.keys, *before}, before=hour)
@@ -86,27 +100,61 @@ class HourBuilder:
         activity = [rows.activity]
         if quarantined:
             tables[schema.QUARANTINE.name] = quarantine_rows(quarantined)
-            activity.append(_quarantine_activity(quarantined))
-        marks = Provenance(run_id, settings.version)
+            activity += _quarantine_activity(quarantined)
         self._summarise(tables, merge(activity))
-        files = [
-            self._replace(hour, table, tables.get(table.name), marks, kept=None)
-            for table in schema.TABLES.values()
-        ]
-        change = HourChange(
+        return WholeHour(
             hour=hour,
             base_version=version,
             settings=settings,
+            before=before,
             bases={key: _base(bases.get(key)) for key in rows.states},
+            rows=replace(rows, tables=tables),
+        )
+
+    def standing(self, table: schema.Table, hour: int) -> pa.Table:
+        """The rows of a table that stand in an hour.
+
+        Raises:
+            StorageError: a file is missing or damaged.
+        """
+        return self._current(table, hour)
+
+    def replacement(
+        self, computed: WholeHour, run_id: str, *, settled: bool, equal: Container[str] = ()
+    ) -> HourChange:
+        """The change that puts a computed hour in the place of what stands.
+
+        Args:
+            computed: the hour.
+            run_id: goes on every row.
+            settled: True where the hour has closed for good.
+            equal: tables whose rows stand already. Their parts become one file, one file is
+                kept, and the database behind them has nothing to do.
+        """
+        hour, rows = computed.hour, computed.rows
+        marks = Provenance(run_id, computed.settings.version)
+        files = []
+        for table in schema.TABLES.values():
+            if table.name not in equal:
+                files.append(
+                    self._replace(hour, table, rows.tables.get(table.name), marks, kept=None)
+                )
+            elif len(self._files(table, hour)) > 1:
+                file = self._replace(hour, table, rows.tables.get(table.name), marks, kept=None)
+                files.append(None if file is None else replace(file, operation=None))
+        return HourChange(
+            hour=hour,
+            base_version=computed.base_version,
+            settings=computed.settings,
+            bases=computed.bases,
             states=rows.states,
             files=tuple(file for file in files if file is not None),
-            gone=tuple(key for key in before if key not in rows.states),
+            gone=tuple(key for key in computed.before if key not in rows.states),
             settled=settled,
             whole=True,
-            rows=_lengths(tables),
+            rows=_lengths(rows.tables),
             anomalies=_anomalies(rows.activity),
         )
-        return change, rows.counts
 
     def extend(
         self,
@@ -148,7 +196,7 @@ class HourBuilder:
         activity = [rows.activity, again.activity]
         if quarantined:
             new[schema.QUARANTINE.name] = quarantine_rows(quarantined)
-            activity.append(_quarantine_activity(quarantined))
+            activity += _quarantine_activity(quarantined)
         marks = Provenance(run_id, settings.version)
         files = [
             self._append(hour, schema.TABLES[name], table, marks)
@@ -161,9 +209,11 @@ class HourBuilder:
         ).drop_columns(list(schema.ACTIVITY.names("provenance")))
         whole: dict[str, pa.Table] = {}
         self._summarise(whole, merge([kept, *activity]))
+        if not _says_quality(activity):
+            del whole[schema.DATA_QUALITY.name]
         files += [
             self._replace(hour, schema.TABLES[name], whole[name], marks, kept=None, upsert=True)
-            for name in _WHOLE_TABLES
+            for name in whole
         ]
         change = HourChange(
             hour=hour,
@@ -172,7 +222,7 @@ class HourBuilder:
             bases=bases,
             states=rows.states | again.states,
             files=tuple(file for file in files if file is not None),
-            rows=_lengths(new | {schema.LINE_SUMMARY.name: whole[schema.LINE_SUMMARY.name]}),
+            rows=_lengths(new | whole),
             anomalies=_anomalies(merge(activity)),
         )
         return change, counts
@@ -243,8 +293,10 @@ class HourBuilder:
         return name in again.tables
 
     def _summarise(self, tables: dict[str, pa.Table], activity: pa.Table) -> None:
+        """Adds the small tables whose file is replaced at every change."""
         tables[schema.ACTIVITY.name] = activity
         tables[schema.LINE_SUMMARY.name] = summarise(self._line, activity)
+        tables[schema.DATA_QUALITY.name] = data_quality(self._line, activity)
 
     def _append(
         self, hour: int, table: schema.Table, rows: pa.Table, marks: Provenance
@@ -354,5 +406,17 @@ def _anomalies(activity: pa.Table) -> int:
     return int(activity.column("anomalies").to_numpy().sum())
 
 
-def _quarantine_activity(entries: tuple[Quarantined, ...]) -> pa.Table:
-    return quarantine_activity(np.array([entry.received for entry in entries], np.int64))
+def _says_quality(parts: list[pa.Table]) -> bool:
+    """True where a batch has set something aside or found something late."""
+    return any(
+        part.column(name).to_numpy().any() for part in parts for name in ("quarantined", "late")
+    )
+
+
+def _quarantine_activity(entries: tuple[Quarantined, ...]) -> list[pa.Table]:
+    received: dict[str, list[int]] = {}
+    for entry in entries:
+        received.setdefault(entry.reason, []).append(entry.received)
+    return [
+        quarantine_activity(reason, np.array(times, np.int64)) for reason, times in received.items()
+    ]

@@ -77,6 +77,7 @@ STATES: Final = sa.Table(
     sa.Column("blob", sa.LargeBinary, nullable=False),
     sa.Column("hash", _TEXT, nullable=False),
     sa.Column("frontier", _INT, nullable=False),
+    sa.Index("states_hour", "line", "hour"),
     comment="Checkpoints: where a series stood behind its last reading of an hour.",
 )
 RANGES: Final = sa.Table(

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from iiot_platform.config.line_settings import LineSettings
 from iiot_platform.core import quality, schema
-from iiot_platform.core.clock import hour_of, hour_start_ms
+from iiot_platform.core.clock import MS_PER_S, hour_of, hour_start_ms
 from iiot_platform.core.names import SeriesKey
 from iiot_platform.engine.activity import merge, series_activity
 from iiot_platform.engine.readings import Bools, Ints, Readings
@@ -83,6 +83,7 @@ def compute(
     counts: Counter[str] = Counter()
     ordered, stands = order(readings, counts)
     lateness = ordered.received - ordered.ts
+    late = _late(ordered, settings)
     outcomes: list[tuple[SeriesKey, Outcome]] = []
     activity: list[pa.Table] = []
     after: dict[SeriesKey, SeriesState] = {}
@@ -96,6 +97,7 @@ def compute(
                 key,
                 ordered.ts[begin:end],
                 lateness[begin:end],
+                late[begin:end],
                 outcome.anomalies,
                 _within(outcome.running, hour_of(int(rows.ts[0]))),
             )
@@ -103,7 +105,33 @@ def compute(
     tables = _assemble(settings.line, outcomes)
     if len(ordered):
         tables[schema.READINGS.name] = ordered.to_table()
+    if late.any():
+        tables[schema.LATE_ROWS.name] = _late_rows(ordered.take(late))
     return HourRows(tables, merge(activity), after, counts)
+
+
+def _late(readings: Readings, settings: LineSettings) -> Bools:
+    """Which readings were received after their hour had ended and the grace was over.
+
+    A property of the row, never of when it was computed.
+    """
+    ends = (hour_of_each(readings.ts) + 1) * hour_start_ms(1)
+    late: Bools = readings.received >= ends + round(settings.settle_grace_s * MS_PER_S)
+    return late
+
+
+def _late_rows(late: Readings) -> pa.Table:
+    series = pa.array([key.text for key in late.keys], pa.string())
+    return pa.table(
+        {
+            "ts": pa.array(late.ts).cast(schema.TS),
+            "offset": pa.array(late.offset),
+            "received_ts": pa.array(late.received).cast(schema.TS),
+            "topic": pa.array(late.topics, pa.string()).take(pa.array(late.topic)),
+            "series": series.take(pa.array(late.series)),
+            "lateness_s": pa.array((late.received - late.ts) / MS_PER_S),
+        }
+    )
 
 
 def order(readings: Readings, counts: Counter[str]) -> tuple[Readings, Bools]:

@@ -128,7 +128,7 @@ def _read_file(path: Path, table: schema.Table) -> pa.Table:
 
 def without_series(table: schema.Table, rows: pa.Table, keys: Iterable[SeriesKey]) -> pa.Table:
     """The rows of every other series."""
-    if table is schema.ACTIVITY:
+    if "series" in table.arrow.names:
         names = pa.array([key.text for key in keys], pa.string())
         return rows.filter(pc.invert(pc.is_in(rows.column("series"), value_set=names)))
     return rows.filter(pc.invert(_is_any(table, rows, keys)))

@@ -63,11 +63,15 @@ def dagster_environ(settings: Settings, environ: Mapping[str, str]) -> dict[str,
 
 
 def code_server(settings: Settings, environ: Mapping[str, str], *, port: int) -> Command:
-    """The process that has the definitions, and starts the runs; to be ready before the others."""
+    """The process that has the definitions, and starts the runs; to be ready before the others.
+
+    Reloading the code location in the UI starts its inner process anew, which reads the plant
+    file again.
+    """
     return Command(
         "dagster-code",
         (
-            *(sys.executable, "-m", "dagster", "api", "grpc"),
+            *(sys.executable, "-m", "dagster", "code-server", "start"),
             *("--module-name", MODULE, "--location-name", LOCATION),
             *("--host", HOST, "--port", str(port)),
             *("--log-level", "warning", "--inject-env-vars-from-instance"),

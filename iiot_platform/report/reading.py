@@ -23,6 +23,7 @@ _SHOWN: Final = (
     schema.VALVE_ANOMALIES,
     schema.ELECTRICAL_CYCLES,
     schema.ELECTRICAL_READINGS,
+    schema.DATA_QUALITY,
 )
 
 
@@ -100,6 +101,7 @@ def _line(client: Client, line: str, there: pd.DataFrame, window: _Window) -> Li
                 )
             ),
         ),
+        Section("Data quality", tuple(sections.quality(frames[schema.DATA_QUALITY.name]))),
     )
     return LineReport(
         line,

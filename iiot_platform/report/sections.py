@@ -152,6 +152,21 @@ def electrical(cycles: pd.DataFrame, readings: pd.DataFrame) -> Iterator[Group]:
         yield Group(f"{machine} / {name}: readings", tuple(charts))
 
 
+def quality(rows: pd.DataFrame) -> Iterator[Group]:
+    """What was set aside or came late, by reason."""
+    charts = tuple(
+        Chart(
+            f"{reason} per {_SUMMARY_S:.0f} s",
+            (_curve(own, "count"),),
+            style="bars",
+            bounds=(0.0, None),
+        )
+        for (reason,), own in _series(rows, "reason")
+    )
+    if charts:
+        yield Group("", charts)
+
+
 def _tested(
     table: schema.Table,
     rows: pd.DataFrame,

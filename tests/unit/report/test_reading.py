@@ -149,6 +149,8 @@ def test_a_line_of_which_nothing_could_be_decoded_has_a_page(tmp_path: Path) -> 
     report = read_report(computed(Home(tmp_path), given), last_s=3_600)
 
     assert report.lines[0].overview.quarantined == 1
+    (chart,) = charts(report.lines[0], "Data quality")
+    assert chart.curves[0].values.tolist() == [1.0]
     assert report.lines[0].overview.lateness_max_s is None
     assert "line1" in render(report)
 

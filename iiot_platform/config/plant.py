@@ -17,6 +17,7 @@ from iiot_platform.config.line_settings import (
     LineSettings,
     SeriesException,
 )
+from iiot_platform.config.shifts import DEFAULT_SHIFTS, Shift, distinct
 from iiot_platform.core.errors import nearest
 from iiot_platform.core.parameters import (
     CycleParameters,
@@ -216,7 +217,9 @@ class Plant(Parameters):
 
     name: LevelName = "plant"
     timezone: Annotated[str, AfterValidator(_timezone)] = "UTC"
-    """For people alone, in dashboards; all times that are stored are UTC."""
+    """For people alone, in dashboards and shifts; all times that are stored are UTC."""
+    shifts: Annotated[tuple[Shift, ...], AfterValidator(distinct)] = DEFAULT_SHIFTS
+    """In the plant's time zone; for people alone."""
     sources: Annotated[tuple[Source, ...], AfterValidator(_some)] = (MqttSource(),)
     lines: Annotated[tuple[Line, ...], AfterValidator(_some)]
     max_lateness_s: PositiveFloat = 7 * DAY_S

@@ -20,6 +20,7 @@ from simulator.scenario_file import DEFAULT_SCENARIO, load_scenario
 
 _SYSTEM_FOLDERS: Final = "/usr/sbin:/usr/local/sbin:/opt/homebrew/sbin"
 _PORT: Final = re.compile(r"(?m)^(\s*(?:-\s+)?port:\s*)\d+")
+_SIMULATOR_NICE: Final = 10
 _PACKAGES: Final = Path(__file__).resolve().parents[2]
 _MOSQUITTO: Final = """\
 listener {port} {host}
@@ -142,7 +143,8 @@ class DemoInstallation:
             *("--history", str(self.options.history_s)),
             *(() if scenario is None else ("--scenario", str(scenario))),
         )
-        return Command("simulator", argv, self.environ)
+        # its history must not keep Dagster from starting
+        return Command("simulator", argv, self.environ, nice=_SIMULATOR_NICE)
 
 
 def _write_plant(path: Path, options: DemoOptions, port: int) -> None:

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,12 +27,17 @@ _CONTROL = {chr(code): None for code in (*range(32), 127)}
 
 @dataclass(frozen=True)
 class Quarantined:
-    """One message that was set aside; `received` in Unix ms."""
+    """One message that was set aside; times in Unix ms.
+
+    `claimed` is the event time that it would have under settings that accept it: a rerun of that
+    hour looks at it again.
+    """
 
     offset: int
     topic: str
     payload: bytes
     received: int
+    claimed: int
     reason: str
     detail: str
 
@@ -96,6 +101,7 @@ def decode(records: pa.Table, settings: LineSettings) -> Decoded:
                     names[topic],
                     payload,
                     at,
+                    _claimed(payload, at, source),
                     error.reason,
                     error.detail[:_DETAIL_LENGTH],
                 )
@@ -128,6 +134,13 @@ def decode(records: pa.Table, settings: LineSettings) -> Decoded:
     )
 
 
+def _claimed(payload: bytes, received: int, source_us: int) -> int:
+    claimed = payloads.claimed_time(payload)
+    if claimed is not None:
+        return claimed
+    return received if source_us == NO_STATE else source_us // _US_PER_MS
+
+
 def _filled(array: npt.NDArray[Any], found: Mapping[int, int]) -> npt.NDArray[Any]:
     """The array with what was found at some places."""
     if found:
@@ -151,6 +164,7 @@ class _Decoder:
         self._ahead_ms = int(settings.max_future_s * MS_PER_S)
         self._places: dict[str, tuple[str, str]] = {}
         self._whole: dict[tuple[str, str, str], SeriesKey] = {}
+        self._signals: dict[str, int] = {}
         self.misnamed = 0
 
     def add(
@@ -182,21 +196,47 @@ class _Decoder:
             raise _out_of_time(ts - received)
         if not payloads.names_agree(head, self._line, machine, device):
             self.misnamed += 1
+        begin = len(columns.ts)
+        if found:
+            self._add_values(columns, row, topic, ts, found)
+        else:
+            self._add_signal(columns, row, topic, ts, head.SensorValue)  # type: ignore[arg-type] # it is set
+        if stamped != code:
+            columns.quality |= dict.fromkeys(range(begin, len(columns.ts)), stamped)
+
+    def _add_values(
+        self,
+        columns: _Columns,
+        row: int,
+        topic: str,
+        ts: int,
+        found: Sequence[payloads.Values],
+    ) -> None:
+        machine, device = self._places[topic]
         keys = [self._key(topic, machine, device, values) for values in found]
         for sub, (key, values) in enumerate(zip(keys, found, strict=True)):
-            place_of = len(columns.ts)
+            place = len(columns.ts)
             columns.row.append(row)
             columns.series.append(columns.keys.setdefault(key, len(columns.keys)))
             columns.ts.append(ts)
             columns.values.extend(values.values)
             if sub:
-                columns.sub[place_of] = sub
-            if stamped != code:
-                columns.quality[place_of] = stamped
+                columns.sub[place] = sub
             if values.state is not None:
-                columns.state[place_of] = values.state
+                columns.state[place] = values.state
             if values.pulse is not None:
-                columns.pulse[place_of] = values.pulse
+                columns.pulse[place] = values.pulse
+
+    def _add_signal(self, columns: _Columns, row: int, topic: str, ts: int, value: float) -> None:
+        series = self._signals.get(topic)
+        if series is None:
+            key = SeriesKey(schema.SIGNAL, *self._places[topic])
+            series = columns.keys.setdefault(key, len(columns.keys))
+            self._signals[topic] = series
+        columns.row.append(row)
+        columns.series.append(series)
+        columns.ts.append(ts)
+        columns.values.append(value)
 
     def _place(self, topic: str) -> tuple[str, str]:
         """Machine and device of a topic."""

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final, Literal
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from iiot_platform.config.line_settings import LineSettings
 from iiot_platform.config.plant import Plant
 from iiot_platform.core import schema
-from iiot_platform.core.clock import MS_PER_S, hour_start_ms, now_ms
+from iiot_platform.core.clock import MS_PER_S, hour_of, hour_start_ms, now_ms
 from iiot_platform.core.names import SeriesKey
 from iiot_platform.core.paths import Home
 from iiot_platform.engine.activity import NO_SERIES
@@ -84,6 +84,7 @@ class Engine:
         batch = _Batch(self, line, current, (lo, hi), run_id, [hour for hour, _, _ in parts])
         for hour, readings, quarantined in parts:
             batch.add(hour, readings, quarantined)
+            batch.claim(hour_of(entry.claimed) for entry in quarantined)
         seconds = time.perf_counter() - started
         versions = self.ledger.commit(batch.commit(decoded, seconds))
         newest = int(decoded.readings.received.max()) if len(decoded.readings) else self._clock()
@@ -221,8 +222,8 @@ class Engine:
         ranges = _with_range(self.ledger.ranges(line, hour), also)
         readings: list[Readings] = []
         quarantined: list[Quarantined] = []
-        for lo, hi in ranges:
-            decoded = decode(self.log.read(line, [(lo, hi)]), settings)
+        for some in _portions(ranges, self._plant.batches.row_cap):
+            decoded = decode(self.log.read(line, some), settings)
             for found, rows, set_aside in _by_hour(decoded):
                 if found == hour:
                     readings.append(rows)
@@ -288,7 +289,7 @@ class _Batch:
         self._versions = engine.ledger.versions(line, hours)  # before all else: see there
         self._known: dict[SeriesKey, StoredState] = {}
         self._asked: set[SeriesKey] = set()
-        self._ranges: list[int] = []
+        self._ranges: set[int] = set()
         self._dirty: list[DirtyMark] = []
         self._cleared: list[int] = []
         self.changes: list[HourChange] = []
@@ -297,7 +298,7 @@ class _Batch:
 
     def add(self, hour: int, readings: Readings, quarantined: tuple[Quarantined, ...]) -> None:
         """Takes one hour's part of the batch; hours come oldest first."""
-        self._ranges.append(hour)
+        self._ranges.add(hour)
         assigned = self._engine.ledger.assignment(self._line, hour) or self._current
         if assigned.version != self._current.version:
             if self._engine.is_open(hour) and not self._overtaken(readings, hour).any():
@@ -324,6 +325,10 @@ class _Batch:
         )
         self._take(change, counts)
 
+    def claim(self, hours: Iterable[int]) -> None:
+        """Notes hours that other settings would put some messages into."""
+        self._ranges.update(hours)
+
     def commit(self, decoded: Decoded, seconds: float) -> Commit:
         """The batch as one transaction."""
         counts = Counter({f"quarantined.{name}": n for name, n in decoded.reasons.items()})
@@ -347,7 +352,7 @@ class _Batch:
             run_id=self._run_id,
             code_version=code_version(),
             hours=tuple(self.changes),
-            ranges=tuple(self._ranges),
+            ranges=tuple(sorted(self._ranges)),
             dirty=tuple(self._dirty),
             cleared=tuple(self._cleared),
             counts=+counts,
@@ -413,6 +418,20 @@ def _with_range(
     ranges: list[tuple[int, int]], also: tuple[int, int] | None
 ) -> list[tuple[int, int]]:
     return ranges if also is None or also in ranges else [*ranges, also]
+
+
+def _portions(ranges: list[tuple[int, int]], rows: int) -> Iterator[list[tuple[int, int]]]:
+    """Ranges that are read at a time: about `rows` records, however small the ranges are."""
+    some: list[tuple[int, int]] = []
+    held = 0
+    for lo, hi in ranges:
+        if some and held + hi - lo > rows:
+            yield some
+            some, held = [], 0
+        some.append((lo, hi))
+        held += hi - lo
+    if some:
+        yield some
 
 
 __all__ = ["BatchReport", "Engine", "HourReport", "RerunKind", "SettleReport", "code_version"]

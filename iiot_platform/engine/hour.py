@@ -22,7 +22,7 @@ from iiot_platform.engine.commit import (
 )
 from iiot_platform.engine.decode import Quarantined, quarantine_rows
 from iiot_platform.engine.ledger import Ledger
-from iiot_platform.engine.partition import HourRows, SeriesState, compute
+from iiot_platform.engine.partition import NO_ROWS, HourRows, SeriesState, compute
 from iiot_platform.engine.readings import Readings, concat
 from iiot_platform.engine.table_store import (
     TableStore,
@@ -186,7 +186,7 @@ class HourBuilder:
             for key in rows.states
             if key not in known or known[key].hour < hour
         }
-        again = compute(Readings.empty(), {}, settings)
+        again = NO_ROWS
         if len(restarts):
             again, more = self._restart(hour, restarts, settings)
             bases |= more

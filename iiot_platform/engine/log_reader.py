@@ -79,23 +79,28 @@ class LogReader:
         Raises:
             StorageError: a record of the ranges is not there, or a file can not be read.
         """
-        parts = [self._read_range(stream, lo, hi) for lo, hi in ranges if hi > lo]
+        files: dict[Path, pa.Table] = {}
+        parts = [self._read_range(stream, lo, hi, files) for lo, hi in ranges if hi > lo]
         return pa.concat_tables(parts) if parts else SEGMENT_SCHEMA.empty_table()
 
-    def _read_range(self, stream: str, lo: int, hi: int) -> pa.Table:
+    def _read_range(self, stream: str, lo: int, hi: int, files: dict[Path, pa.Table]) -> pa.Table:
+        """One range; `files` holds those of the range before, since one file may serve many."""
         segments = self.segments(stream, lo, hi)
         if not segments:
             raise StorageError(
                 f"stream '{stream}' has no segment for offsets [{lo}, {hi}) in {self._manifest}"
             )
         try:
-            parts = [_read_file(segment.path) for segment in segments]
+            found = {s.path: files.get(s.path) or _read_file(s.path) for s in segments}
         except (OSError, pa.ArrowException) as error:
             raise StorageError(f"segments of stream '{stream}' can not be read: {error}") from error
-        table = pa.concat_tables(parts)
+        files.clear()
+        files.update(found)
+        table = pa.concat_tables(found.values())
         offsets = table.column("offset").to_numpy()
-        if offsets[0] < lo or offsets[-1] >= hi:
-            table = table.filter(pa.array((offsets >= lo) & (offsets < hi)))
+        inside = (offsets >= lo) & (offsets < hi)
+        if not inside.all():
+            table = table.filter(pa.array(inside))
         if len(table) != hi - lo:
             raise StorageError(
                 f"stream '{stream}' has {len(table)} of the {hi - lo} records of offsets"
@@ -121,7 +126,7 @@ class LogReader:
                         f" {MANIFEST_VERSION}; upgrade the platform"
                     )
                 return connection.execute(sql, parameters).fetchall()
-        except sqlite3.OperationalError as error:
+        except sqlite3.DatabaseError as error:
             if "no such table" in str(error):
                 return []
             raise StorageError(f"{self._manifest} can not be read: {error}") from error

@@ -17,7 +17,7 @@ from iiot_platform.config.line_settings import LineSettings
 from iiot_platform.core import quality, schema
 from iiot_platform.core.clock import MS_PER_S, hour_of, hour_start_ms
 from iiot_platform.core.names import SeriesKey
-from iiot_platform.engine.activity import merge, series_activity
+from iiot_platform.engine.activity import Part, activity_of, merge, series_activity
 from iiot_platform.engine.readings import Bools, Ints, Readings
 from iiot_platform.engine.series.outcome import (
     Outcome,
@@ -43,7 +43,7 @@ class SeriesState:
 
 @dataclass(frozen=True)
 class HourRows:
-    """What a piece of an hour became.
+    """What a piece of an hour became; `NO_ROWS` where there was none.
 
     Attributes:
         tables: rows per table, `readings` included, provenance left out; series by series.
@@ -56,6 +56,9 @@ class HourRows:
     activity: pa.Table
     states: dict[SeriesKey, SeriesState]
     counts: Counter[str]
+
+
+NO_ROWS: Final = HourRows({}, activity_of(()), {}, Counter())
 
 
 def split_hours(readings: Readings) -> Iterator[tuple[int, Readings]]:
@@ -80,34 +83,35 @@ def compute(
         states: the state of each series before its first reading here; none: it starts.
         settings: those assigned to the hour.
     """
+    if not len(readings):
+        return NO_ROWS
     counts: Counter[str] = Counter()
     ordered, stands = order(readings, counts)
     lateness = ordered.received - ordered.ts
     late = _late(ordered, settings)
     outcomes: list[tuple[SeriesKey, Outcome]] = []
-    activity: list[pa.Table] = []
+    activity: list[Part] = []
     after: dict[SeriesKey, SeriesState] = {}
     for key, begin, end in _series_slices(ordered):
         rows = _series_rows(ordered, begin, end, stands)
         outcome = COMPUTATIONS[key.kind](key, states.get(key), rows, settings)
         outcomes.append((key, outcome))
         after[key] = SeriesState(outcome.state, int(rows.ts[-1]))
-        activity.append(
+        activity.extend(
             series_activity(
                 key,
                 ordered.ts[begin:end],
                 lateness[begin:end],
                 late[begin:end],
-                outcome.anomalies,
+                outcome,
                 _within(outcome.running, hour_of(int(rows.ts[0]))),
             )
         )
     tables = _assemble(settings.line, outcomes)
-    if len(ordered):
-        tables[schema.READINGS.name] = ordered.to_table()
+    tables[schema.READINGS.name] = ordered.to_table()
     if late.any():
         tables[schema.LATE_ROWS.name] = _late_rows(ordered.take(late))
-    return HourRows(tables, merge(activity), after, counts)
+    return HourRows(tables, merge([activity_of(activity)]), after, counts)
 
 
 def _late(readings: Readings, settings: LineSettings) -> Bools:
@@ -167,8 +171,6 @@ def _first_of_each_payload(ordered: Readings, same: Bools) -> Bools:
 
 
 def _series_slices(ordered: Readings) -> Iterator[tuple[SeriesKey, int, int]]:
-    if not len(ordered):
-        return
     starts = np.flatnonzero(np.diff(ordered.series, prepend=-1))
     ends = [*starts[1:].tolist(), len(ordered)]
     for begin, end in zip(starts.tolist(), ends, strict=True):

@@ -6,6 +6,7 @@ topic decides line, machine and device; names that disagree are counted by the c
 
 import math
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -91,18 +92,22 @@ class ElectricalPayload(msgspec.Struct, gc=False):
 _payload: Final = msgspec.json.Decoder(Payload)
 _electrical: Final = msgspec.json.Decoder(ElectricalPayload)
 _generic: Final = msgspec.json.Decoder(dict[str, Any])
+_scalars: Final = attrgetter(*schema.ELECTRICAL_SCALARS)
+_harmonics: Final = attrgetter(*schema.ELECTRICAL_HARMONICS)
 _DEVICE_STATES: Final = {"Running": 1, "Stopped": 0, True: 1, False: 0}
 
 
 def parse(payload: bytes) -> tuple[Payload, Sequence[Values]]:
-    """The payload's header and the values of each of its series.
+    """The payload's header and the values of each of its series; none for a signal.
+
+    Most payloads are signals, and theirs is `Payload.SensorValue`.
 
     Raises:
         DecodeError: the payload is no JSON object of a known shape; its `reason` says why.
     """
     try:
         head = _payload.decode(payload)
-        return head, _values(head, payload)
+        return head, () if head.SensorValue is not UNSET else _values(head, payload)
     except msgspec.ValidationError as error:
         raise DecodeError(_reason(str(error)), str(error)) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -122,8 +127,6 @@ def _reason(message: str) -> str:
 
 
 def _values(head: Payload, payload: bytes) -> Sequence[Values]:
-    if head.SensorValue is not UNSET:
-        return (Values(schema.SIGNAL, "", "", (head.SensorValue,)),)
     if head.StateValue is not UNSET:
         state = int(head.StateValue)
         if not -_INT64 < state < _INT64:
@@ -166,12 +169,8 @@ def _electrical_values(payload: ElectricalPayload) -> Values:
             "wrong_type", f"DeviceState {payload.DeviceState!r:.80}; known are Running and Stopped"
         )
     data: Any = payload.ElectricalData
-    values = [
-        NAN if value is None else value
-        for value in (getattr(data, name) for name in schema.ELECTRICAL_SCALARS)
-    ]
-    for name in schema.ELECTRICAL_HARMONICS:
-        harmonics = getattr(data, name)
+    values = [NAN if value is None else value for value in _scalars(data)]
+    for name, harmonics in zip(schema.ELECTRICAL_HARMONICS, _harmonics(data), strict=True):
         if harmonics is None:
             values.extend([NAN] * schema.HARMONICS)
         elif len(harmonics) == schema.HARMONICS:
@@ -206,6 +205,25 @@ def _finite(value: float) -> float | None:
     except OverflowError:
         return None
     return number if math.isfinite(number) else None
+
+
+class _Stamp(msgspec.Struct, gc=False):
+    TimeStamp: Any = None
+
+
+_stamp: Final = msgspec.json.Decoder(_Stamp)
+
+
+def claimed_time(payload: bytes) -> int | None:
+    """The time that a payload claims (Unix ms), whatever else is wrong with it; None: none."""
+    try:
+        stamp = _stamp.decode(payload).TimeStamp
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    if isinstance(stamp, bool) or not isinstance(stamp, int | float):
+        return None
+    number = _finite(stamp)
+    return None if number is None or abs(number) >= _INT64 else int(number)
 
 
 def names_agree(head: Payload, line: str, machine: str, device: str) -> bool:

@@ -350,8 +350,8 @@ def _extend_range(connection: sa.Connection, line: str, hour: int, lo: int, hi: 
 def _write_dirty(
     connection: sa.Connection, commit: Commit, ripples: list[DirtyMark], now_ms: int
 ) -> None:
-    if commit.cleared:
-        connection.execute(sa.delete(db.DIRTY).where(db.DIRTY.c.id.in_(commit.cleared)))
+    for page in _pages(commit.cleared):
+        connection.execute(sa.delete(db.DIRTY).where(db.DIRTY.c.id.in_(page)))
     rows = [
         {"line": commit.line, "since_ms": now_ms, **mark._asdict()}
         for mark in (*commit.dirty, *ripples)

@@ -167,7 +167,8 @@ def _is_series(table: schema.Table, rows: pa.Table, key: SeriesKey) -> pa.Array:
 def _write_durably(folder: Path, rows: pa.Table) -> str:
     """Writes a file under the hash of its bytes; returns its name."""
     sink = pa.BufferOutputStream()
-    pq.write_table(rows, sink, compression="zstd")
+    texts = [field.name for field in rows.schema if pa.types.is_string(field.type)]
+    pq.write_table(rows, sink, compression="zstd", use_dictionary=texts)
     data = sink.getvalue()
     name = f"{hashlib.blake2b(data, digest_size=16).hexdigest()}.parquet"
     with tempfile.NamedTemporaryFile(dir=folder, suffix=".tmp", delete=False) as file:

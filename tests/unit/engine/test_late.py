@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from iiot_platform.config.plant import Plant
 from iiot_platform.core import schema
 from iiot_platform.core.capture_log import Record
 from iiot_platform.core.clock import hour_of
@@ -108,3 +109,17 @@ def test_a_late_row_that_comes_while_its_hour_is_computed_is_not_forgotten(home:
     assert FIRST in engine.dirty_hours(LINE)
     settle(engine)
     assert len(rows_of(engine, schema.SIGNALS, FIRST)) == AN_HOUR + 2
+
+
+def test_a_row_that_was_refused_is_found_by_the_hour_that_it_claims(home: Home) -> None:
+    hour = hour_of(BASE_MS)
+    old = signal("t", BASE_MS, 1.0, received=BASE_MS + 3 * 3_600_000)
+    strict = Plant.model_validate({"lines": [{"name": "line1", "max_lateness_s": 60.0}]})
+    generous = Plant.model_validate({"lines": ["line1"]})
+    write_segments(home, "line1", [old])
+    engine = Engine(home, strict)
+    report = engine.run_batch("line1", run_id="live")
+    assert report is not None
+    assert report.quarantined == {"too_old": 1}
+    found = Engine(home, generous).rerun("line1", hour, run_id="again", settings="current")
+    assert found.rows["signals"] == 1

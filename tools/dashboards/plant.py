@@ -68,7 +68,10 @@ def _lines_table() -> table.Panel:
     """The newest interval of each line; its time says how fresh the line is."""
     name = SUMMARY.name
     run = {panels.RUN: f"last({name('run_id')})"}
-    shown = ("readings", "devices", "running_share", "known_share", "anomalies", "lateness_max_s")
+    shown = (
+        *("readings", "devices", "running_share", "known_share", "state_changes"),
+        *("anomalies", "lateness_max_s"),
+    )
     query = SUMMARY.select(
         run | {column.replace("_", " "): name(column) for column in shown}, every=None, by=[_LINE]
     )

@@ -37,6 +37,9 @@ COMMANDS: Final[Mapping[str, CommandEntry]] = {
     "tables": CommandEntry(
         "iiot_platform.cli.tables:tables", "List the tables, or show the newest rows of one."
     ),
+    "report": CommandEntry(
+        "iiot_platform.cli.report:report", "Show the plant on one HTML page, as a file or live."
+    ),
     "validate": CommandEntry(
         "iiot_platform.cli.validate:validate", "Check a plant file and show what follows from it."
     ),

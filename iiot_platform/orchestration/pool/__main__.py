@@ -24,7 +24,8 @@ def main() -> None:
     line = given.pop("nursery")
     limits = Limits(**given)
     settings = Settings.from_environ(os.environ)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("iiot_platform").setLevel(logging.INFO)
     if line is not None:
         run(socket.socket(fileno=line), settings.plant_path, settings.home.dagster, limits)
         return

@@ -74,7 +74,7 @@ class Nursery:
         self._service.send(wire.pack({"event": "loaded", "build": build, "error": error}))
 
     def serve(self) -> None:
-        """Forks and buries until the service has gone."""
+        """Forks and buries until the service has gone, and takes what is left along."""
         waker, alarm = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(alarm, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
@@ -86,6 +86,7 @@ class Nursery:
             if self._service in ready:
                 packet, lines, _, _ = socket.recv_fds(self._service, wire.MAX_PACKET, 1)
                 if not packet:
+                    self._close()
                     return
                 self._fork(int(packet), socket.socket(fileno=lines[0]), (waker, alarm))
 
@@ -118,6 +119,12 @@ class Nursery:
             sys.stderr.flush()
             os._exit(code)  # what the nursery would do at its end is not the worker's
 
+    def _close(self) -> None:
+        for pid in self._children:
+            os.kill(pid, signal.SIGKILL)
+        while self._children:
+            self._children.pop(os.wait()[0])
+
     def _bury(self) -> None:
         while self._children:
             pid, status = os.waitpid(-1, os.WNOHANG)
@@ -137,3 +144,4 @@ def run(line: socket.socket, plant: Path, instance: Path, limits: Limits) -> Non
     nursery = Nursery(line, limits)
     nursery.load(plant, instance)
     nursery.serve()
+    os._exit(0)  # there is nothing to put in order, and libraries would complain at length

@@ -323,17 +323,20 @@ class Service:
         """Runs get a moment to finish, then are interrupted, then die with their nursery."""
         for run in self._lineup.clear():
             self._fail(run.run_id, "it is stopping, and the run had not begun")
-        self._until(_FINISH_S)
+        self._until(lambda: not self._failures and not self._running(), _FINISH_S)
         for _, member in names(self._crews):
             if member.run is not None:
                 member.send_signal(signal.SIGINT)
-        self._until(_INTERRUPT_S)
+        self._until(lambda: not self._failures and not self._running(), _INTERRUPT_S)
+        for crew in self._crews:
+            crew.retire()
+        self._until(lambda: not any(crew.members for crew in self._crews), _END_S)
         for crew in self._crews:
             crew.end(_END_S)
 
-    def _until(self, timeout_s: float) -> None:
+    def _until(self, over: Callable[[], bool], timeout_s: float) -> None:
         deadline = time.monotonic() + timeout_s
-        while (self._failures or self._running()) and time.monotonic() < deadline:
+        while not over() and time.monotonic() < deadline:
             self._step(0.05)
 
 

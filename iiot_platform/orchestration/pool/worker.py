@@ -1,7 +1,9 @@
 """A worker: executes one run after the other in a process that stays warm."""
 
+import faulthandler
 import gc
 import logging
+import os
 import signal
 import socket
 import sys
@@ -71,7 +73,7 @@ def work(line: socket.socket, limits: Limits) -> None:
     gc.enable()
     for number in _IGNORED:
         signal.signal(number, signal.SIG_IGN)
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
+    _quiet()
     runs = 0
     with DagsterInstance.get() as instance:
         worker = Worker(instance)
@@ -86,6 +88,23 @@ def work(line: socket.socket, limits: Limits) -> None:
             line.send(wire.pack({"event": "done", **done}))
             if leaves:
                 return
+
+
+def _quiet() -> None:
+    """Keeps the pool's log to what is about the pool.
+
+    What a step prints goes to its own files, and Dagster prints every event between the steps.
+    """
+    errors = os.fdopen(os.dup(sys.stderr.fileno()), "w", buffering=1)
+    faulthandler.enable(errors)
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.StreamHandler):
+            handler.setStream(errors)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+        os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 def _obey(worker: Worker, order: dict[str, Any]) -> bool:

@@ -123,8 +123,13 @@ class Events(ConsolidatedSqliteEventLogStorage):
         with self._connect():
             super().store_event(event)
 
-    def _has_asset_key_index_cols_on_connection(self, _connection: Connection) -> bool:
+    @property
+    def supports_asset_checks(self) -> bool:
+        """True, without looking for the table with every check."""
         return True  # the file is never older than Dagster 1.13
+
+    def _has_asset_key_index_cols_on_connection(self, _connection: Connection) -> bool:
+        return True  # likewise
 
     def _store_asset_event(self, conn: Connection, event: EventLogEntry, event_id: int) -> None:
         """Keeps the newest event of an asset; an update first, since nearly all are known."""
@@ -169,9 +174,9 @@ class PooledSqliteStorage(DagsterStorage, ConfigurableClass):
         with _alone(folder / "init.lock"):
             self._runs = Runs.from_local(str(folder))
             self._events = Events(str(folder))
-            self._schedules = Schedules.from_local(str(folder))
+            self._schedules: SqliteScheduleStorage = Schedules.from_local(str(folder))
         self._inst_data = inst_data
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # likewise, of Dagster
 
     @property
     def inst_data(self) -> ConfigurableClassData | None:
@@ -208,7 +213,7 @@ class PooledSqliteStorage(DagsterStorage, ConfigurableClass):
         return self._runs
 
     @property
-    def schedule_storage(self) -> Schedules:
+    def schedule_storage(self) -> SqliteScheduleStorage:
         """Schedules."""
         return self._schedules
 

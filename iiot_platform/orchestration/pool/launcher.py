@@ -80,7 +80,7 @@ class WarmPoolRunLauncher(DefaultRunLauncher):
         """Cancels a run: interrupts its worker, or takes it out of those that wait."""
         run = self._instance.get_run_by_id(run_id) if self.has_instance else None
         if run is None or run.is_finished or GRPC_INFO_TAG in run.tags:
-            return super().terminate(run_id)
+            return bool(super().terminate(run_id))  # type: ignore[no-untyped-call]  # Dagster has no types here
         self._instance.report_run_canceling(run)
         try:
             known = bool(self._ask({"ask": "cancel", "run_id": run_id})["known"])

@@ -27,14 +27,12 @@ ENVIRON: Final = {
     "OPENBLAS_NUM_THREADS": "1",
     "GRPC_ENABLE_FORK_SUPPORT": "0",
 }
-DEFINITIONS: Final = "iiot_platform.definitions"
 _WARM: Final = (
     # what a run imports only when it needs it
     *("dagster._grpc.impl", "dagster._core.execution.api", "dagster._core.executor.in_process"),
     *("iiot_platform.orchestration.storage", "iiot_platform.orchestration.compute_logs"),
     *("pyarrow.parquet", "pyarrow.compute", "pyarrow.dataset", "duckdb", "numpy", "sqlalchemy"),
     *("sqlalchemy.dialects.sqlite", "sqlite3", "alembic.migration", "alembic.script"),
-    *("iiot_platform.orchestration.pool.worker",),
 )
 
 
@@ -59,16 +57,16 @@ class Nursery:
         """
         for name in _WARM:
             importlib.import_module(name)
+        self._worker = importlib.import_module("iiot_platform.orchestration.pool.worker")
         on_disk = sources.everything(plant, instance)
         build, error = on_disk.build(), None
         try:
-            importlib.import_module(DEFINITIONS)
+            self._worker.load_definitions()
         except Exception as caught:  # noqa: BLE001 - a process boundary; it goes to the service
             traceback.print_exc()
             error = f"{type(caught).__name__}: {caught}"
         if on_disk.build() != build:  # it changed meanwhile: which of the two it is can not be said
             sys.exit("the sources changed while they were loaded")
-        self._worker = importlib.import_module("iiot_platform.orchestration.pool.worker")
         gc.collect()
         gc.freeze()  # a collection in a worker would copy every page
         self._service.send(wire.pack({"event": "loaded", "build": build, "error": error}))
@@ -79,11 +77,11 @@ class Nursery:
         signal.set_wakeup_fd(alarm, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
         while True:
-            ready, _, _ = select.select([self._service, waker], [], [])
+            ready, _, _ = select.select([self._service.fileno(), waker], [], [])
             if waker in ready:
                 os.read(waker, 4096)
                 self._bury()
-            if self._service in ready:
+            if self._service.fileno() in ready:
                 packet, lines, _, _ = socket.recv_fds(self._service, wire.MAX_PACKET, 1)
                 if not packet:
                     self._close()

@@ -24,13 +24,13 @@ class Sources:
 
     def build(self) -> str:
         """The hash of all content; read again only where a file's time or size has changed."""
-        files = sorted(found for path in self.paths for found in _files(path))
-        signature = [(str(file), *_stat(file)) for file in files]
+        found = sorted(found for path in self.paths for found in _files(str(path)))
+        signature = [(file, *_stat(file)) for file in found]
         if signature != self._signature:
             digest = hashlib.blake2b(digest_size=8)
-            for file in files:
-                digest.update(str(file).encode())
-                digest.update(file.read_bytes() if file.is_file() else b"")
+            for file in found:
+                digest.update(file.encode())
+                digest.update(Path(file).read_bytes() if Path(file).is_file() else b"")
             self._build, self._signature = digest.hexdigest(), signature
         return self._build
 
@@ -45,20 +45,23 @@ def everything(plant: Path, instance: Path) -> Sources:
     return Sources((PACKAGE, plant, instance / "dagster.yaml"))
 
 
-def _files(path: Path) -> Iterable[Path]:
-    if not path.is_dir():
-        return (path,)
-    return (
-        Path(folder, name)
-        for folder, _, names in os.walk(path)
-        for name in names
-        if name.endswith(".py")
-    )
+def _files(path: str) -> Iterable[str]:
+    if not os.path.isdir(path):  # noqa: PTH112 - every launch waits for this
+        yield path
+        return
+    folders = [path]
+    while folders:
+        with os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                if entry.name.endswith(".py"):
+                    yield entry.path
+                elif entry.is_dir() and entry.name != "__pycache__":
+                    folders.append(entry.path)
 
 
-def _stat(file: Path) -> tuple[int, int]:
+def _stat(file: str) -> tuple[int, int]:
     try:
-        status = file.stat()
+        status = os.stat(file)  # noqa: PTH116 - likewise
     except FileNotFoundError:
         return (0, -1)
     return (status.st_mtime_ns, status.st_size)

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import sys
+from functools import cache
 from typing import Any, Final
 
 from dagster import DagsterInstance, DagsterRun
@@ -17,11 +18,21 @@ from dagster._utils.interrupts import capture_interrupts
 
 from iiot_platform.orchestration.pool import parenthood, wire
 from iiot_platform.orchestration.pool.lineup import Limits
-from iiot_platform.orchestration.pool.nursery import DEFINITIONS
 
 logger = logging.getLogger("iiot_platform.pool.worker")
 
+DEFINITIONS: Final = "iiot_platform.definitions"
 _IGNORED: Final = (signal.SIGTERM, signal.SIGINT)
+
+
+@cache
+def _repository() -> ReconstructableRepository:
+    return ReconstructableRepository.for_module(DEFINITIONS, "defs")
+
+
+def load_definitions() -> None:
+    """Loads the code location with all its jobs; opens nothing."""
+    _repository().get_definition().load_all_definitions()
 
 
 class Worker:
@@ -33,7 +44,6 @@ class Worker:
 
     def __init__(self, instance: DagsterInstance) -> None:
         self._instance = instance
-        self._repository = ReconstructableRepository.for_module(DEFINITIONS, "defs")
 
     def execute(self, run_id: str) -> bool:
         """Executes a run; False where it was interrupted and may have left things half done."""
@@ -43,7 +53,7 @@ class Worker:
             return True
         if run.is_finished:
             return True
-        job = self._repository.get_reconstructable_job(run.job_name)
+        job = _repository().get_reconstructable_job(run.job_name)
         try:
             with capture_interrupts():
                 for _ in core_execute_run(job, run, self._instance, inject_env_vars=False):

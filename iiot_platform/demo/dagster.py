@@ -1,5 +1,6 @@
 """Dagster's processes as the demo's children, each started when those before are ready."""
 
+import sys
 from collections.abc import Callable, Iterator
 from typing import Final
 
@@ -42,7 +43,8 @@ class DagsterChildren:
         self._code = self._child(
             processes.code_server(self._demo.settings, self._demo.environ, port=self._code_port)
         )
-        self._pool = self._child(processes.pool(self._demo.settings, self._demo.environ))
+        if sys.platform == "linux":  # elsewhere every run has a process of its own
+            self._pool = self._child(processes.pool(self._demo.settings, self._demo.environ))
 
     def advance(self) -> None:
         """Start what can be started now, and see whether all of it is ready."""

@@ -118,7 +118,8 @@ class Crew:
         with theirs:
             member = Member(next(_numbers), ours)
             self.members[member.number] = member
-            socket.send_fds(self.line, [str(member.number).encode()], [theirs.fileno()])
+            with contextlib.suppress(OSError):  # the nursery has died: its line says so too
+                socket.send_fds(self.line, [str(member.number).encode()], [theirs.fileno()])
         return member
 
     def retire(self) -> None:

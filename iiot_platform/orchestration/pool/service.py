@@ -28,6 +28,7 @@ _FINISH_S: Final = 2.0
 _INTERRUPT_S: Final = 1.2
 _END_S: Final = 0.3
 _TICK_S: Final = 1.0
+_RETELL_S: Final = 1.0
 _REMEMBERED: Final = 1_000
 _FIRST_PAUSE_S: Final = 1.0
 _LONGEST_PAUSE_S: Final = 30.0
@@ -62,6 +63,7 @@ class Service:
         self._stopping = False
         self._pause_s = _FIRST_PAUSE_S
         self._retry_s = 0.0
+        self._tell_s = 0.0
         self._answers: dict[str, Callable[[Message], Message]] = {
             "launch": self._launch,
             "cancel": self._cancel,
@@ -83,7 +85,7 @@ class Service:
                 raise PoolRunsError(self._instance) from error
             self._journal = Journal(self._instance)
             for run_id in self._journal.runs():
-                self._failures[run_id] = "the pool that executed this run has died"
+                self._failures[run_id] = "the pool that had taken this run on has ended"
             waker, alarm = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
             signal.set_wakeup_fd(alarm, warn_on_full_buffer=False)
             for number in (signal.SIGTERM, signal.SIGINT):
@@ -120,12 +122,11 @@ class Service:
 
     def _accept(self, server: socket.socket) -> None:
         client, _ = server.accept()
-        with client, contextlib.suppress(OSError):
+        with client, contextlib.suppress(OSError, ValueError, KeyError):
             client.settimeout(_TICK_S)  # a client sends at once, or is none of ours
             message = wire.receive(client)
             if message is not None:
-                answer = self._answers.get(message.get("ask", ""))
-                client.send(wire.pack(answer(message) if answer else {"refused": "what?"}))
+                client.send(wire.pack(self._answers[message["ask"]](message)))
 
     def _launch(self, message: Message) -> Message:
         run = PoolRun(message["run_id"], bool(message["live"]), time.monotonic())
@@ -253,20 +254,20 @@ class Service:
     # workers
 
     def _hear(self, crew: Crew, member: Member) -> None:
-        try:
-            message = wire.receive(member.line)
-        except ConnectionResetError:
-            message = None
+        message = wire.receive(member.line)
         if message is None:
             member.gone = True
             self._close(member)
             self._part(crew, member)
             return
         member.runs, member.rss_mb = message["runs"], message["rss_mb"]
-        member.leaves = member.leaves or message["leaves"]
+        # what was interrupted may have left things half done
+        unwanted = crew.retired or member.cancelled_s is not None
         self._over(message["run_id"], "its worker has done with it")
         member.run = member.order = member.cancelled_s = None
-        if crew.retired and not member.leaves:
+        if message["leaves"]:
+            member.leaves = True
+        elif unwanted:
             crew.dismiss(member)
 
     def _close(self, member: Member) -> None:
@@ -283,8 +284,8 @@ class Service:
         if run is not None:
             self._fail(run.run_id, f"its process (pid {member.pid}) {_was(member.how)}")
         elif member.order is not None and member.order in self._failures:
-            # it died while it told Dagster of another; whoever is next does that
-            logger.error("worker %s %s", member.pid, member.how)
+            logger.error("worker %s could not tell Dagster of a run: %s", member.pid, member.how)
+            self._tell_s = time.monotonic() + _RETELL_S
 
     def _fail(self, run_id: str, reason: str) -> None:
         logger.warning("run %s: %s", run_id, reason)
@@ -304,7 +305,7 @@ class Service:
             return
         telling = {member.order for _, member in names(self._crews)}
         for run_id, reason in list(self._failures.items()):
-            if run_id not in telling:
+            if run_id not in telling and now >= self._tell_s:
                 member = crew.idle() or self._hire(crew)
                 member.tell("fail", run_id, f"The warm pool: {reason}.")
         if self._stopping or crew.error is not None:

@@ -13,6 +13,7 @@ from iiot_platform.core.errors import PlatformError
 SOCKET: Final = "pool.sock"
 MAX_PACKET: Final = 64 * 1024
 _BACKLOG: Final = 128
+_ADDRESS_BYTES: Final = 100
 _OWNER_ONLY: Final = 0o177
 
 Message = dict[str, Any]
@@ -55,23 +56,33 @@ def ask(folder: Path, message: Mapping[str, Any], *, timeout_s: float) -> Messag
         PoolSilentError: no answer in time, or the service ended before it answered.
     """
     path = folder / SOCKET
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as client:
-        client.settimeout(timeout_s)
+    try:
+        client = _connected(path, timeout_s)
+    except TimeoutError as error:
+        raise PoolSilentError(path, timeout_s) from error
+    except OSError as error:
+        raise PoolAwayError(path, error) from error
+    with client:
         try:
-            with _short(path) as name:
-                client.connect(name)
             client.send(pack(message))
-        except TimeoutError as error:
-            raise PoolSilentError(path, timeout_s) from error
-        except OSError as error:
-            raise PoolAwayError(path, error) from error
-        try:
             answer = receive(client)
         except OSError as error:
             raise PoolSilentError(path, timeout_s) from error
     if answer is None:
         raise PoolSilentError(path, timeout_s)
     return answer
+
+
+def _connected(path: Path, timeout_s: float) -> socket.socket:
+    client = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        client.settimeout(timeout_s)
+        with _short(path) as name:
+            client.connect(name)
+    except OSError:
+        client.close()
+        raise
+    return client
 
 
 def pair() -> tuple[socket.socket, socket.socket]:
@@ -86,13 +97,19 @@ def pack(message: Mapping[str, Any]) -> bytes:
 
 def receive(line: socket.socket) -> Message | None:
     """The next message; None where the other end has gone."""
-    packet = line.recv(MAX_PACKET)
+    try:
+        packet = line.recv(MAX_PACKET)
+    except ConnectionResetError:  # gone without reading what it was told
+        return None
     return json.loads(packet) if packet else None
 
 
 @contextmanager
 def _short(path: Path) -> Iterator[str]:
     """A name of the path that fits into a socket's address, which holds about 100 bytes."""
+    if len(os.fsencode(path)) < _ADDRESS_BYTES:
+        yield str(path)
+        return
     folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
     try:
         yield f"/proc/self/fd/{folder}/{path.name}"

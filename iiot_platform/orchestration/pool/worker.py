@@ -63,8 +63,7 @@ class Worker:
         except BaseException as error:  # as in Dagster's own workers: it is in the run's log
             logger.exception("run %s", run_id)
             return isinstance(error, Exception)
-        after = self._instance.get_run_by_id(run_id)
-        return after is None or after.status in {DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE}
+        return True
 
     def fail(self, run_id: str, message: str) -> None:
         """Ends a run that nobody executes any more."""

@@ -161,7 +161,6 @@ def test_live_runs_are_executed_by_workers_that_are_replaced(
         assert "warm pool" not in log
         pids.append(pid_of(log))
     assert 1 < len(set(pids)) < len(pids)
-    assert psutil.Process(dagster.started[0].pid).children() == []
     nursery = report(settings)["crews"][-1]["pid"]
     assert psutil.Process(nursery).num_threads() == 1
     output = settings.home.dagster / "compute_logs"

@@ -1,6 +1,7 @@
 """The pool alone: what it refuses, what it does when its workers can not be had."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -94,6 +95,27 @@ def test_a_plant_that_can_not_be_loaded_is_told_and_a_repaired_one_is_taken(
     assert launch("c0ffee00-0000-4000-8000-000000000002") is None
     wait_for(lambda: [c["error"] for c in report(settings)["crews"]] == [None], "it", TIMEOUT_S)
     assert launch(code="0000") == "it runs other code than this process"
+
+
+@pytest.mark.usefixtures("pool")
+def test_a_nursery_that_dies_is_replaced(
+    settings: Settings, launch: Callable[..., str | None]
+) -> None:
+    settings.plant_path.write_text("lines: [press]\n", encoding="utf-8")
+    assert launch() is None
+    wait_for(lambda: not report(settings)["waiting"], "workers", TIMEOUT_S)
+    before = report(settings)["crews"][-1]
+    killed = [before["pid"], *(worker["pid"] for worker in before["workers"] if worker["pid"])]
+    os.kill(before["pid"], signal.SIGKILL)
+    wait_for(
+        lambda: [c["pid"] for c in report(settings)["crews"] if c["build"]] not in ([], killed[:1]),
+        "another nursery",
+        TIMEOUT_S,
+    )
+    assert not any(
+        psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie" for pid in killed
+    )
+    assert launch() is None
 
 
 def test_a_run_that_waits_when_the_pool_ends_has_failed_once_it_is_back(

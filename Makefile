@@ -2,7 +2,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
-.PHONY: help demo test check fmt bench lock clean runtime dev servers
+.PHONY: help demo test check fmt bench dashboards lock clean runtime dev servers
 
 VENV ?= .venv
 SECONDS ?=
@@ -34,7 +34,11 @@ fmt: dev  ## format, and mend what the linter can mend
 	@ruff check --fix .
 
 bench: dev servers  ## run the benchmarks and show their figures
-	@python -m pytest tests/benchmarks -s
+	@for bench in tests/benchmarks/bench_*.py; do python -m tests.benchmarks.$$(basename $$bench .py); done
+
+dashboards: dev  ## write the Grafana dashboards and docs/tables.md from the declared tables
+	@python -m tools.dashboards
+	@python -m tools.tables
 
 lock:  ## resolve pyproject.toml into the lock files again (UPGRADE=1: newest versions)
 	@command -v $(UV) >/dev/null || { echo "error: 'make lock' needs uv; install it with 'pip install uv'" >&2; exit 1; }

@@ -48,6 +48,10 @@ class Detector(Protocol[S]):
         """
         ...
 
+    def model(self, state: S) -> tuple[float, float] | None:
+        """Location and scale that the next value is tested against; None while learning."""
+        ...
+
 
 _DETECTORS: Final[dict[str, Callable[[DetectorParameters], Detector[Any]]]] = {
     "zscore": ZScore,

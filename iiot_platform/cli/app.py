@@ -18,7 +18,8 @@ class CommandEntry(NamedTuple):
     """Where a command is defined.
 
     Attributes:
-        target: `module:function`; the function's signature gives arguments and options.
+        target: `module:function`; the function's signature gives arguments and options. A
+            `typer.Typer` in its place is a group of commands.
         summary: its line in `iiot --help`, which imports no command.
     """
 
@@ -36,8 +37,23 @@ COMMANDS: Final[Mapping[str, CommandEntry]] = {
     "tables": CommandEntry(
         "iiot_platform.cli.tables:tables", "List the tables, or show the newest rows of one."
     ),
+    "report": CommandEntry(
+        "iiot_platform.cli.report:report", "Show the plant on one HTML page, as a file or live."
+    ),
     "validate": CommandEntry(
         "iiot_platform.cli.validate:validate", "Check a plant file and show what follows from it."
+    ),
+    "replay": CommandEntry(
+        "iiot_platform.cli.replay:replay", "What if: the same hours under another plant file."
+    ),
+    "explain": CommandEntry(
+        "iiot_platform.cli.explain:explain", "Show how a row came to be what it is."
+    ),
+    "quarantine": CommandEntry(
+        "iiot_platform.cli.quarantine:quarantine", "List, show and retry what was set aside."
+    ),
+    "log": CommandEntry(
+        "iiot_platform.cli.log:log", "Verify the capture log, list it and show its records."
     ),
     "capture": CommandEntry(
         "iiot_platform.cli.capture:capture", "Capture messages into the log (the buffer service)."
@@ -49,6 +65,10 @@ COMMANDS: Final[Mapping[str, CommandEntry]] = {
     "mqtt": CommandEntry(
         "iiot_platform.cli.browse:mqtt", "Show the topics that are heard at a broker."
     ),
+    "rerun": CommandEntry(
+        "iiot_platform.cli.rerun:rerun", "Compute hours again from the log, and say what changed."
+    ),
+    "late": CommandEntry("iiot_platform.cli.late:late", "List rows that came late."),
     "simulate": CommandEntry(
         "iiot_platform.cli.simulate:simulate", "Publish a simulated plant or replay a recording."
     ),
@@ -76,7 +96,7 @@ def frame(called: str | None) -> typer.Typer:
     app.callback()(_nothing)
     for name, entry in COMMANDS.items():
         if name == called:
-            app.command(name)(_imported(entry))
+            _add(app, name, _imported(entry))
         else:
             app.command(name, help=entry.summary)(_nothing)
     return app
@@ -86,10 +106,17 @@ def _nothing() -> None:
     pass
 
 
-def _imported(entry: CommandEntry) -> Callable[..., Any]:
-    module_name, _, function_name = entry.target.partition(":")
-    function: Callable[..., Any] = getattr(importlib.import_module(module_name), function_name)
-    return function
+def _add(app: typer.Typer, name: str, command: Callable[..., Any] | typer.Typer) -> None:
+    if isinstance(command, typer.Typer):
+        app.add_typer(command, name=name)
+    else:
+        app.command(name)(command)
+
+
+def _imported(entry: CommandEntry) -> Callable[..., Any] | typer.Typer:
+    module_name, _, name = entry.target.partition(":")
+    command: Callable[..., Any] | typer.Typer = getattr(importlib.import_module(module_name), name)
+    return command
 
 
 def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> None:

@@ -1,6 +1,7 @@
 """`iiot status`: where the plant stands."""
 
 import json
+from collections.abc import Mapping
 from typing import Annotated
 
 import typer
@@ -9,7 +10,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from iiot_platform.config.plant_file import load_plant
+from iiot_platform.config.active_plant import active_path, examine, plant_in_force
+from iiot_platform.config.plant import Plant
 from iiot_platform.config.settings import Settings
 from iiot_platform.core.clock import MS_PER_S, from_ms
 from iiot_platform.engine.status import LineStatus, PlantStatus, StatusReader
@@ -25,19 +27,19 @@ def status(
 ) -> None:
     """Show per line what was captured and computed, and what lies between."""
     settings = Settings.from_environ(context.obj)
-    lines = (
-        load_plant(settings.plant_path, context.obj).line_names
-        if settings.plant_path.exists()
-        else ()
-    )
-    reader = StatusReader(settings.home, lines)
+    plant, remark = _plant(settings, context.obj)
+    current = {} if plant is None else {n: plant.line_settings(n).version for n in plant.line_names}
+    reader = StatusReader(settings.home, current, current=current)
     found = reader.read()
     reader.close()
     if as_json:
-        typer.echo(json.dumps(found.as_json(), indent=2, ensure_ascii=False))
+        body = {**found.as_json(), "plant_file": remark or "in force"}
+        typer.echo(json.dumps(body, indent=2, ensure_ascii=False))
         return
     console = Console(highlight=False)
     console.print(_buffer(found), soft_wrap=True)
+    if remark:
+        console.print(f"plant file: [red]{escape(remark)}[/red]", soft_wrap=True)
     if not found.lines:
         console.print(f"nothing captured in {escape(str(settings.home.root))} yet", soft_wrap=True)
         return
@@ -45,6 +47,18 @@ def status(
     for line in found.lines:
         for remark in _remarks(line, found.at_ms):
             console.print(f"{escape(line.line)}: {escape(remark)}", soft_wrap=True)
+
+
+def _plant(settings: Settings, environ: Mapping[str, str]) -> tuple[Plant | None, str]:
+    """The plant whose settings count, and what is to be said of the plant file."""
+    if not (settings.plant_path.exists() or active_path(settings.home).exists()):
+        return None, ""
+    plant, problem = examine(settings, environ)
+    if problem is not None:
+        return plant, f"broken, the last valid one stays in force: {problem}"
+    if plant != plant_in_force(settings, environ):
+        return plant, "edited since Dagster has loaded it; reload its code location"
+    return plant, ""
 
 
 def _buffer(found: PlantStatus) -> str:
@@ -67,11 +81,10 @@ def _table(found: PlantStatus) -> Table:
         pad_edge=False,
     )
     table.add_column("line", overflow="fold")
-    for heading in ("captured", "computed", "lag", "waiting", "last batch", "p50 / p95"):
+    for heading in ("captured", "computed", "lag", "waiting", "last batch", "anomalies"):
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("anomalies", justify="right")
     for line in found.lines:
-        last, p50, p95 = line.batches.last_ms, line.batches.seconds_p50, line.batches.seconds_p95
+        last = line.batches.last_ms
         table.add_row(
             escape(line.line),
             f"{line.captured:,}",
@@ -79,7 +92,6 @@ def _table(found: PlantStatus) -> Table:
             f"{line.lag_rows:,}",
             _age(line.lag_s),
             "never" if last is None else f"{_age((found.at_ms - last) / MS_PER_S)} ago",
-            "" if p50 is None or p95 is None else f"{p50:.2f} / {p95:.2f} s",
             f"{line.anomalies:,}",
         )
     return table
@@ -87,15 +99,22 @@ def _table(found: PlantStatus) -> Table:
 
 def _remarks(line: LineStatus, at_ms: int) -> list[str]:
     """What a line's row has no room for."""
-    remarks = [
-        f"{line.rate_per_s:.1f} messages/s, {line.batches.count:,} batches,"
-        f" {sum(line.rows.values()):,} rows"
-    ]
+    batches, rows = line.batches, sum(line.rows.values())
+    remarks = [f"{line.rate_per_s:.1f} messages/s, {batches.count:,} batches, {rows:,} rows"]
+    if batches.seconds_p50 is not None:
+        remarks.append(
+            f"a batch takes {batches.seconds_p50:.2f} s, p95 {batches.seconds_p95:.2f} s"
+        )
     if line.sink.pending:
         remarks.append(f"database: {line.sink.pending:,} entries to write")
     if line.quarantined:
         reasons = ", ".join(f"{reason} {count:,}" for reason, count in line.quarantined.items())
         remarks.append(f"set aside: {reasons}")
+    if line.outdated_hours:
+        remarks.append(
+            f"{line.outdated_hours} outdated hours, computed under older settings;"
+            " 'iiot rerun --outdated' computes them under the current ones"
+        )
     if line.dirty:
         hours = ", ".join(f"{hour} ({', '.join(why)})" for hour, why in line.dirty.items())
         remarks.append(f"to be computed again: {hours}")

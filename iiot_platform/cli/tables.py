@@ -13,7 +13,9 @@ from iiot_platform.client import Client
 from iiot_platform.config.settings import Settings
 
 _SHOWN = 20
-_HIDDEN = frozenset({"run_id", "config_version", "payload_hash", "values", "sub"})
+_GAP = 2
+_UTC = "+00:00"
+_HIDDEN = frozenset({"run_id", "config_version", "payload_hash", "values", "sub", "bytes"})
 
 
 def tables(
@@ -33,8 +35,13 @@ def tables(
     if as_json:
         typer.echo(json.dumps(_values(found), indent=2, ensure_ascii=False, allow_nan=False))
         return
-    title = "tables" if table is None else table
-    Console(highlight=False).print(_shown(found, title))
+    console = Console(highlight=False)
+    if table is None:
+        found = found.assign(**{name: found[name].dt.floor("s") for name in ("first", "last")})
+    shown, left_out = _shown(found, console.width)
+    console.print(shown)
+    if left_out:
+        console.print(f"not shown: {', '.join(left_out)}; --json shows all", soft_wrap=True)
 
 
 def _rows(client: Client, line: str | None, table: str, last: int) -> pd.DataFrame:
@@ -58,7 +65,7 @@ def _values(found: pd.DataFrame) -> list[dict[str, object]]:
 def _value(value: object) -> object:
     """A cell as JSON has it; what is missing or no number is null."""
     if isinstance(value, pd.Timestamp):
-        return value.isoformat()
+        return value.isoformat(timespec="milliseconds")
     if isinstance(value, bytes):
         return value.decode("utf-8", "backslashreplace")
     if hasattr(value, "tolist"):
@@ -74,15 +81,23 @@ def _finite(value: float) -> bool:
     return value - value == 0
 
 
-def _shown(found: pd.DataFrame, title: str) -> Table:
-    table = Table(title=escape(title), title_justify="left")
-    columns = [name for name in found.columns if name not in _HIDDEN]
-    for name in columns:
+def _shown(found: pd.DataFrame, width: int) -> tuple[Table, list[str]]:
+    """The leading columns that fit a width, and the names of the others."""
+    table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0))
+    columns = [str(name) for name in found.columns if name not in _HIDDEN]
+    rows = [[_cell(row[name]) for name in columns] for row in _values(found[columns])]
+    left = width
+    fitting = 0
+    for place, name in enumerate(columns):
+        left -= _GAP + max(len(name), *(len(row[place]) for row in rows), 0)
+        if left < 0 and fitting:
+            break
+        fitting += 1
         numeric = pd.api.types.is_numeric_dtype(found[name])
-        table.add_column(escape(str(name)), justify="right" if numeric else "left")
-    for row in _values(found[columns]):
-        table.add_row(*(escape(_cell(value)) for value in row.values()))
-    return table
+        table.add_column(escape(name), justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(escape(cell) for cell in row[:fitting]))
+    return table, columns[fitting:]
 
 
 def _cell(value: object) -> str:
@@ -90,4 +105,7 @@ def _cell(value: object) -> str:
         return ""
     if isinstance(value, float):
         return f"{value:.6g}"
-    return f"{value:,}" if isinstance(value, int) else str(value).replace("+00:00", "Z")
+    if isinstance(value, int):
+        return f"{value:,}"
+    text = str(value)
+    return text.removesuffix(_UTC).removesuffix(".000").replace("T", " ") if _UTC in text else text

@@ -69,6 +69,7 @@ class LineSettings(Parameters):
         topic: shape of the line's topics; `{machine}` is one level, `{device}` the rest.
         max_lateness_s: a row that is received later than this after its time is quarantined.
         max_future_s: a row whose time is further ahead of its receive time is quarantined.
+        settle_grace_s: a row that is received this long after the end of its hour is late.
         defaults: settings per kind.
         series: exceptions; where several match, later ones override earlier ones.
     """
@@ -77,6 +78,7 @@ class LineSettings(Parameters):
     topic: Annotated[str, Field(pattern=r"^[^+#]*\{machine\}/\{device\}$")] = TOPIC_SHAPE
     max_lateness_s: PositiveFloat = 7 * DAY_S
     max_future_s: PositiveFloat = 300.0
+    settle_grace_s: Annotated[float, Field(ge=0)] = 300.0
     defaults: KindDefaults = KindDefaults()
     series: tuple[SeriesException, ...] = ()
 

@@ -18,6 +18,7 @@ from iiot_platform.config.line_settings import (
     SeriesException,
 )
 from iiot_platform.config.opcua_source import OpcUaSource, node_misfits
+from iiot_platform.config.shifts import DEFAULT_SHIFTS, Shift, distinct
 from iiot_platform.core.errors import nearest
 from iiot_platform.core.parameters import (
     CycleParameters,
@@ -131,7 +132,9 @@ class BatchSettings(Parameters):
     row_cap: PositiveInt = 200_000
     """Rows that one batch takes at most."""
     settle_grace_s: Annotated[float, Field(ge=0)] = 300.0
-    """How long after its end an hour is computed whole."""
+    """How long after its end an hour is computed whole, and rows of it count as late."""
+    nightly_hours: Annotated[int, Field(ge=0)] = 24
+    """Closed hours that are computed again every night, as a test; 0: none."""
     keep_versions: PositiveInt = 2
     """Versions of an hour that are kept, the current one included."""
 
@@ -209,7 +212,9 @@ class Plant(Parameters):
 
     name: LevelName = "plant"
     timezone: Annotated[str, AfterValidator(_timezone)] = "UTC"
-    """For people alone, in dashboards; all times that are stored are UTC."""
+    """For people alone, in dashboards and shifts; all times that are stored are UTC."""
+    shifts: Annotated[tuple[Shift, ...], AfterValidator(distinct)] = DEFAULT_SHIFTS
+    """In the plant's time zone; for people alone."""
     sources: Annotated[tuple[Source, ...], AfterValidator(_some)] = (MqttSource(),)
     lines: Annotated[tuple[Line, ...], AfterValidator(_some)]
     max_lateness_s: PositiveFloat = 7 * DAY_S
@@ -283,6 +288,7 @@ class Plant(Parameters):
             topic=line.topic,
             max_lateness_s=self.max_lateness_s if lateness is None else lateness,
             max_future_s=self.max_future_s if future is None else future,
+            settle_grace_s=self.batches.settle_grace_s,
             defaults=_overlaid(self.defaults, line.defaults),
             series=(
                 *(rule.within_line() for rule in self.series if rule.covers(name)),

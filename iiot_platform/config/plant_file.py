@@ -26,17 +26,18 @@ _QUOTED = re.compile(r"'([^']*)'")
 _LONGEST_TEXT = 60
 
 
-def load_plant(path: Path, environ: Mapping[str, str]) -> Plant:
+def load_plant(path: Path, environ: Mapping[str, str], *, folder: Path | None = None) -> Plant:
     """The plant that a file describes.
 
     `${NAME}` in any text is taken from `environ` (`$${` stands for `${`), and `password_file`
-    names a file that holds the password. Paths are relative to the folder of the plant file.
+    names a file that holds the password. Paths are relative to the folder of the plant file, or to
+    `folder` where it is given.
 
     Raises:
         PlantFileError: the file can not be read, or something in it is wrong.
     """
     tree = read_tree(path, lambda text: _expanded(text, environ))
-    problems = [*tree.problems, *_secrets(tree, path.parent)]
+    problems = [*tree.problems, *_secrets(tree, folder or path.parent)]
     try:
         plant = Plant.model_validate(tree.values)
     except ValidationError as error:

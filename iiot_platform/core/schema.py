@@ -291,6 +291,7 @@ LINE_SUMMARY = Table(
         _float("lateness_max_s", "largest receive time minus event time", "s"),
         _int("anomalies", "rows flagged as an anomaly"),
         _int("quarantined", "messages set aside, by receive time"),
+        _int("state_changes", "states that ended"),
         _float("running_share", "running time / known time of the line's states", "0..1"),
         _float("known_share", "known time / (states x interval)", "0..1"),
         *PROVENANCE,
@@ -338,17 +339,49 @@ QUARANTINE = Table(
     "Messages that could not be decoded, raw, with the reason.",
     "Quarantine",
 )
+LATE_ROWS = Table(
+    "late_rows",
+    None,
+    (
+        _time(),
+        Column("offset", INT, "internal", "offset of the message in the line's capture log"),
+        Column("received_ts", TS, "internal", "receive time at the buffer", "UTC, ms"),
+        Column("topic", TEXT, "internal", "topic, or mapped path of an OPC UA node"),
+        Column("series", TEXT, "internal", "series key"),
+        Column("lateness_s", FLOAT, "internal", "receive time minus event time", "s"),
+        *PROVENANCE,
+    ),
+    "Readings that were received after their hour had ended and the grace was over.",
+    "Late rows",
+)
+LATE: Final = "late"
+"""Reason in `data_quality` of readings that came late; the others are those of the quarantine."""
+DATA_QUALITY = Table(
+    "data_quality",
+    "DataQuality",
+    (
+        _time("start of the interval of 10 s"),
+        LINE,
+        _tag("reason", "why messages were set aside (by receive time), or late (by event time)"),
+        _int("count", "how many"),
+        *PROVENANCE,
+    ),
+    "How much was set aside or came late in each 10 s, by reason.",
+    "Data quality",
+)
 ACTIVITY = Table(
     "activity",
     None,
     (
         _time("start of the interval of 10 s"),
-        Column("series", TEXT, "internal", "series key"),
+        Column("series", TEXT, "internal", "series key, or the reason why messages were set aside"),
         Column("readings", INT, "internal", "readings in the interval"),
         Column("lateness_sum_ms", INT, "internal", "sum of receive time minus event time"),
         Column("lateness_max_ms", INT, "internal", "maximum of it"),
         Column("anomalies", INT, "internal", "rows flagged"),
         Column("quarantined", INT, "internal", "messages set aside"),
+        Column("late", INT, "internal", "readings that came late"),
+        Column("state_changes", INT, "internal", "states that ended"),
         Column("running_ms", INT, "internal", "known time in a running state"),
         Column("known_ms", INT, "internal", "time with a known state"),
         *PROVENANCE,
@@ -370,6 +403,8 @@ TABLES: Final[dict[str, Table]] = {
         ELECTRICAL_CYCLES,
         LINE_SUMMARY,
         QUARANTINE,
+        LATE_ROWS,
+        DATA_QUALITY,
         ACTIVITY,
     )
 }

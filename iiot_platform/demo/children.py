@@ -32,12 +32,14 @@ class Command:
         argv: command line.
         environ: its whole environment.
         restarts: True where it is started again whenever it ends.
+        nice: how far it stands back where others want the processor, 0 to 19.
     """
 
     name: str
     argv: tuple[str, ...]
     environ: Mapping[str, str]
     restarts: bool = True
+    nice: int = 0
 
 
 class Child:
@@ -91,6 +93,9 @@ class Child:
                 process_group=0,
                 preexec_fn=_end_with_parent(),  # noqa: PLW1509 - this process has one thread
             )
+        if self.command.nice:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                psutil.Process(self._process.pid).nice(self.command.nice)
 
     def watch(self) -> None:
         """Start the process again where it has died, after a pause that grows."""

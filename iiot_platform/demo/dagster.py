@@ -1,5 +1,6 @@
-"""Dagster's three processes as the demo's children, each started when the one before is ready."""
+"""Dagster's processes as the demo's children, each started when those before are ready."""
 
+import sys
 from collections.abc import Callable, Iterator
 from typing import Final
 
@@ -19,7 +20,7 @@ query($filter: RunsFilter!) {
 
 
 class DagsterChildren:
-    """Code server, then daemon and web server.
+    """Code server and pool, then daemon and web server.
 
     Args:
         demo: what is started.
@@ -32,15 +33,18 @@ class DagsterChildren:
         self._code_port = demo.ports["dagster-code"]
         self._port = demo.ports["dagster"]
         self._code: Child | None = None
+        self._pool: Child | None = None
         self._others: list[Child] = []
         self.ready = False
 
     def start(self) -> None:
-        """Start the code server."""
+        """Start the code server and the pool."""
         prepare_instance(self._demo.settings.home)
         self._code = self._child(
             processes.code_server(self._demo.settings, self._demo.environ, port=self._code_port)
         )
+        if sys.platform == "linux":  # elsewhere every run has a process of its own
+            self._pool = self._child(processes.pool(self._demo.settings, self._demo.environ))
 
     def advance(self) -> None:
         """Start what can be started now, and see whether all of it is ready."""
@@ -48,7 +52,7 @@ class DagsterChildren:
         if self.ready or self._code is None or not self._code.running:
             return
         if not self._others:
-            if processes.code_server_ready(self._code_port):
+            if processes.code_server_ready(self._code_port) and self._pool_ready():
                 self._others = [
                     self._child(
                         processes.daemon(demo.settings, demo.environ, code_port=self._code_port)
@@ -71,8 +75,10 @@ class DagsterChildren:
             child.watch()
 
     def children(self) -> Iterator[Child]:
-        """Those that were started: daemon and web server, then the code server."""
+        """Those that were started: daemon and web server, then the pool and the code server."""
         yield from self._others
+        if self._pool is not None:
+            yield self._pool
         if self._code is not None:
             yield self._code
 
@@ -83,6 +89,11 @@ class DagsterChildren:
     def working(self) -> list[psutil.Process]:
         """Processes of runs."""
         return [] if self._code is None else self._code.family()[1:]
+
+    def _pool_ready(self) -> bool:
+        """True also where it has died: runs then have processes of their own."""
+        pool = self._pool
+        return pool is None or not pool.running or processes.pool_ready(self._demo.settings.home)
 
     def failed_batches(self, since_ms: int) -> int | None:
         """Live runs that have failed since a time; None where the web server does not say."""

@@ -1,5 +1,6 @@
 """The demo's plant file, ports and command lines."""
 
+import os
 import re
 import shutil
 import sys
@@ -19,6 +20,7 @@ from simulator.scenario_file import DEFAULT_SCENARIO, load_scenario
 
 _SYSTEM_FOLDERS: Final = "/usr/sbin:/usr/local/sbin:/opt/homebrew/sbin"
 _PORT: Final = re.compile(r"(?m)^(\s*(?:-\s+)?port:\s*)\d+")
+_SIMULATOR_NICE: Final = 10
 _PACKAGES: Final = Path(__file__).resolve().parents[2]
 _MOSQUITTO: Final = """\
 listener {port} {host}
@@ -119,7 +121,11 @@ class DemoInstallation:
         folder = self.settings.home.root / "broker"
         folder.mkdir(parents=True, exist_ok=True)
         config = folder / "mosquitto.conf"
-        config.write_text(_MOSQUITTO.format(port=port, host=HOST, folder=folder), encoding="utf-8")
+        text = _MOSQUITTO.format(port=port, host=HOST, folder=folder)
+        if os.geteuid() == 0:
+            # a change of user would take its right to the folder, and its end with its parent
+            text += "user root\n"
+        config.write_text(text, encoding="utf-8")
         return Command("broker", (mosquitto, "-c", str(config)), self.environ)
 
     def buffer(self) -> Command:
@@ -138,7 +144,8 @@ class DemoInstallation:
             *("--history", str(self.options.history_s)),
             *(() if scenario is None else ("--scenario", str(scenario))),
         )
-        return Command("simulator", argv, self.environ)
+        # its history must not keep Dagster from starting
+        return Command("simulator", argv, self.environ, nice=_SIMULATOR_NICE)
 
 
 def _write_plant(path: Path, options: DemoOptions, port: int) -> None:

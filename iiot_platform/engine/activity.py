@@ -4,23 +4,28 @@ Whole milliseconds and counts add up exactly in any order, so that many batches 
 summary as one.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from iiot_platform.core import schema
 from iiot_platform.core.clock import MS_PER_S
 from iiot_platform.core.names import SeriesKey
-from iiot_platform.engine.readings import Ints
-from iiot_platform.engine.series.outcome import RunningTime
+from iiot_platform.engine.readings import Bools, Ints
+from iiot_platform.engine.series.outcome import Outcome, RunningTime
 
-_COUNTS = ("readings", "lateness_sum_ms", "anomalies", "quarantined", "running_ms", "known_ms")
+_COUNTS = (
+    *("readings", "lateness_sum_ms", "anomalies", "quarantined", "late"),
+    *("state_changes", "running_ms", "known_ms"),
+)
 _MAX = "lateness_max_ms"
 _NO_LATENESS = np.iinfo(np.int64).min
 _NONE = np.zeros(0, np.int64)
 NO_SERIES = ""
-"""Stands for the messages that belong to no series: the quarantined ones."""
+"""Stands, where series are named, for what belongs to the line alone."""
 
 
 def interval_of(ts: Ints) -> Ints:
@@ -28,50 +33,114 @@ def interval_of(ts: Ints) -> Ints:
     return ts - ts % schema.SUMMARY_INTERVAL_MS
 
 
+class Part(NamedTuple):
+    """Some counts of one series, by interval; other counts are 0."""
+
+    series: str
+    at: Ints
+    counts: dict[str, Ints]
+
+
 def series_activity(
-    key: SeriesKey, ts: Ints, lateness: Ints, anomalies: Ints, running: RunningTime | None
-) -> pa.Table:
-    """Activity of one series, not merged yet: event times, lateness and times of anomalies."""
+    key: SeriesKey,
+    ts: Ints,
+    lateness: Ints,
+    late: Bools,
+    outcome: Outcome,
+    running: RunningTime | None,
+) -> list[Part]:
+    """Activity of one series, not merged yet.
+
+    Args:
+        key: the series.
+        ts: event times.
+        lateness: of each reading, ms.
+        late: which readings came late.
+        outcome: what the readings became.
+        running: running time within the hour, where the series has states.
+    """
     at, index = np.unique(interval_of(ts), return_inverse=True)
     latest = np.full(len(at), _NO_LATENESS, np.int64)
     np.maximum.at(latest, index, lateness)
     total = np.zeros(len(at), np.int64)
     np.add.at(total, index, lateness)
-    parts = [
-        _rows(
-            key.text,
-            at,
-            readings=np.bincount(index, minlength=len(at)),
-            lateness_sum_ms=total,
-            lateness_max_ms=latest,
-        )
-    ]
-    if len(anomalies):
-        flagged, count = np.unique(interval_of(anomalies), return_counts=True)
-        parts.append(_rows(key.text, flagged, anomalies=count))
+    counts = {
+        "readings": np.bincount(index, minlength=len(at)),
+        "lateness_sum_ms": total,
+        "lateness_max_ms": latest,
+        "late": np.bincount(index[late], minlength=len(at)),
+    }
+    parts = [Part(key.text, at, counts)]
+    for name, times in (("anomalies", outcome.anomalies), ("state_changes", outcome.changes)):
+        if len(times):
+            when, count = np.unique(interval_of(times), return_counts=True)
+            parts.append(Part(key.text, when, {name: count}))
     if running is not None and len(running.interval):
-        parts.append(
-            _rows(
-                key.text,
-                running.interval,
-                running_ms=running.running_ms,
-                known_ms=running.known_ms,
-            )
-        )
-    return pa.concat_tables(parts)
+        spent = {"running_ms": running.running_ms, "known_ms": running.known_ms}
+        parts.append(Part(key.text, running.interval, spent))
+    return parts
 
 
-def quarantine_activity(received: Ints) -> pa.Table:
-    """Activity of quarantined messages, by receive time."""
+def quarantine_activity(reason: str, received: Ints) -> pa.Table:
+    """Activity of messages that were set aside for a reason, by receive time."""
     at, count = np.unique(interval_of(received), return_counts=True)
-    return _rows(NO_SERIES, at, quarantined=count)
+    return activity_of([Part(reason, at, {"quarantined": count})])
+
+
+def activity_of(parts: Sequence[Part]) -> pa.Table:
+    """All parts as rows, not merged yet."""
+    lengths = [len(part.at) for part in parts]
+    codes = np.repeat(np.arange(len(parts), dtype=np.int32), lengths)
+    names = pa.array([part.series for part in parts], pa.string())
+
+    def column(name: str, otherwise: int) -> pa.Array:
+        filled = [part.counts.get(name) for part in parts]
+        return pa.array(
+            np.concatenate(
+                [_NONE]
+                + [
+                    np.full(length, otherwise, np.int64) if counts is None else counts
+                    for counts, length in zip(filled, lengths, strict=True)
+                ]
+            ),
+            pa.int64(),
+        )
+
+    return pa.table(
+        {
+            "ts": pa.array(np.concatenate([_NONE, *(part.at for part in parts)])).cast(schema.TS),
+            "series": pa.DictionaryArray.from_arrays(codes, names).cast(pa.string()),
+            **{name: column(name, 0) for name in _COUNTS},
+            _MAX: column(_MAX, _NO_LATENESS),
+        }
+    ).select(_names())
+
+
+def data_quality(line: str, activity: pa.Table) -> pa.Table:
+    """Rows of `data_quality` of one hour's activity, provenance left out."""
+    set_aside = activity.filter(pc.greater(activity.column("quarantined"), 0))
+    late = activity.filter(pc.greater(activity.column("late"), 0))
+    late = late.group_by("ts", use_threads=False).aggregate([("late", "sum")])
+    parts = [
+        (set_aside.column("ts"), set_aside.column("series"), set_aside.column("quarantined")),
+        (late.column("ts"), pa.repeat(schema.LATE, len(late)), late.column("late_sum")),
+    ]
+    return pa.concat_tables(
+        pa.table(
+            {
+                "ts": at,
+                "line_name": pa.repeat(line, len(at)),
+                "reason": reason,
+                "count": count,
+            }
+        )
+        for at, reason, count in parts
+    ).sort_by([("ts", "ascending"), ("reason", "ascending")])
 
 
 def merge(parts: Iterable[pa.Table]) -> pa.Table:
     """The sum of activities, one row per (interval, series), in that order."""
-    rows = pa.concat_tables([_rows(NO_SERIES, _NONE), *parts]).group_by(
-        ["ts", "series"], use_threads=False
-    )
+    rows = pa.concat_tables([activity_of(()), *parts]).group_by(["ts", "series"], use_threads=False)
     merged = rows.aggregate([*((name, "sum") for name in _COUNTS), (_MAX, "max")])
     names = {f"{name}_sum": name for name in _COUNTS} | {f"{_MAX}_max": _MAX}
     merged = merged.rename_columns([names.get(name, name) for name in merged.column_names])
@@ -109,6 +178,7 @@ def summarise(line: str, activity: pa.Table) -> pa.Table:
             "lateness_max_s": np.where(readings > 0, latest, 0) / MS_PER_S,
             "anomalies": total("anomalies"),
             "quarantined": total("quarantined"),
+            "state_changes": total("state_changes"),
             "running_share": total("running_ms") / np.maximum(known, 1),
             "known_share": known / possible,
         }
@@ -120,16 +190,3 @@ def _names() -> list[str]:
 
 
 _PROVENANCE = schema.ACTIVITY.names("provenance")
-
-
-def _rows(series: str, at: Ints, **counts: Ints) -> pa.Table:
-    nothing = np.zeros(len(at), np.int64)
-    columns = {name: counts.get(name, nothing) for name in _COUNTS}
-    columns[_MAX] = counts.get(_MAX, np.full(len(at), _NO_LATENESS, np.int64))
-    return pa.table(
-        {
-            "ts": pa.array(at, pa.int64()).cast(schema.TS),
-            "series": pa.repeat(pa.scalar(series, pa.string()), len(at)),
-            **{name: pa.array(column, pa.int64()) for name, column in columns.items()},
-        }
-    ).select(_names())

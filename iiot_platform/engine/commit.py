@@ -11,6 +11,7 @@ from iiot_platform.engine.partition import SeriesState
 from iiot_platform.engine.table_store import TableFile
 
 Operation = Literal["upsert", "rewrite"]
+RerunKind = Literal["rerun", "settle", "backfill"]
 
 
 class StoredState(NamedTuple):

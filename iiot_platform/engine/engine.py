@@ -1,11 +1,8 @@
 """The engine: live batches and whole hours, from the log to a commit. Knows no Dagster."""
 
-import hashlib
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
-from functools import cache
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final, Literal
 
 import numpy as np
@@ -13,21 +10,25 @@ import numpy as np
 from iiot_platform.config.line_settings import LineSettings
 from iiot_platform.config.plant import Plant
 from iiot_platform.core import schema
-from iiot_platform.core.clock import MS_PER_S, hour_start_ms, now_ms
+from iiot_platform.core.clock import MS_PER_S, hour_of, hour_start_ms, now_ms
 from iiot_platform.core.names import SeriesKey
 from iiot_platform.core.paths import Home
-from iiot_platform.engine.commit import Commit, DirtyMark, HourChange, StoredState
+from iiot_platform.engine.activity import NO_SERIES
+from iiot_platform.engine.code_version import code_version
+from iiot_platform.engine.commit import Commit, DirtyMark, HourChange, RerunKind, StoredState
 from iiot_platform.engine.decode import Decoded, Quarantined, decode
-from iiot_platform.engine.hour import HourBuilder
+from iiot_platform.engine.errors import HourOpenError
+from iiot_platform.engine.hour import HourBuilder, WholeHour
 from iiot_platform.engine.ledger import Ledger
 from iiot_platform.engine.log_reader import LogReader
 from iiot_platform.engine.partition import hour_of_each, split_hours
+from iiot_platform.engine.partitions import checkpoints, partitions
 from iiot_platform.engine.readings import Readings, concat
-from iiot_platform.engine.report import BatchReport, HourReport
+from iiot_platform.engine.report import BatchReport, HourReport, SettleReport
+from iiot_platform.engine.settle import OTHER_SETTINGS, recompute
 from iiot_platform.engine.table_store import TableStore
 
 _NOTHING_KNOWN: Final[Mapping[SeriesKey, StoredState]] = {}
-RerunKind = Literal["rerun", "settle", "backfill"]
 
 
 class Engine:
@@ -79,9 +80,11 @@ class Engine:
             return None
         current = self._plant.line_settings(line)
         decoded = decode(self.log.read(line, [(lo, hi)]), current)
-        batch = _Batch(self, line, current, lo, hi, run_id)
-        for hour, readings, quarantined in _by_hour(decoded):
+        parts = _by_hour(decoded)
+        batch = _Batch(self, line, current, (lo, hi), run_id, [hour for hour, _, _ in parts])
+        for hour, readings, quarantined in parts:
             batch.add(hour, readings, quarantined)
+            batch.claim(hour_of(entry.claimed) for entry in quarantined)
         seconds = time.perf_counter() - started
         versions = self.ledger.commit(batch.commit(decoded, seconds))
         newest = int(decoded.readings.received.max()) if len(decoded.readings) else self._clock()
@@ -90,7 +93,7 @@ class Engine:
             lo=lo,
             hi=hi,
             hours=tuple(
-                self._report(line, change, versions[change.hour], counts)
+                self.report(line, change, versions[change.hour], counts)
                 for change, counts in zip(batch.changes, batch.hour_counts, strict=True)
             ),
             quarantined=dict(decoded.reasons),
@@ -110,43 +113,77 @@ class Engine:
         settings: Literal["keep", "current"] = "keep",
         kind: RerunKind = "rerun",
     ) -> HourReport:
-        """Computes an hour whole from the log.
+        """Computes an hour whole from the log: `recompute` without the comparison's result."""
+        return self.recompute(line, hour, run_id=run_id, settings=settings, kind=kind).report
+
+    def recompute(
+        self,
+        line: str,
+        hour: int,
+        *,
+        run_id: str,
+        settings: Literal["keep", "current"] = "keep",
+        kind: RerunKind = "rerun",
+    ) -> SettleReport:
+        """Computes an hour whole from the log and compares it with what stood.
+
+        An hour that has closed is settled by it.
 
         Args:
             line: name of the line.
             hour: the hour.
-            run_id: goes on every row.
+            run_id: goes on every row that is written.
             settings: `keep` those assigned to the hour, or assign the `current` ones.
-            kind: why; `settle` marks the hour as computed after it had closed.
+            kind: why; goes into the lineage.
 
         Raises:
             CommitLostError: a live batch has changed the hour meanwhile; nothing was written.
             StorageError: the log, the tables or the ledger can not be read or written.
         """
-        started = time.perf_counter()
-        marks = self.ledger.dirty(line).get(hour, [])
-        change, counts, span = self.whole_hour(
-            line,
-            hour,
-            self.settings_for(line, hour, keep=settings == "keep"),
-            run_id,
-            settled=kind == "settle",
-        )
-        versions = self.ledger.commit(
-            Commit(
-                line=line,
-                kind=kind,
-                lo=span[0],
-                hi=span[1],
-                run_id=run_id,
-                code_version=code_version(),
-                hours=(change,),
-                dirty=self.ripple(line, change),
-                cleared=tuple(mark_id for mark_id, _ in marks),
-                seconds=time.perf_counter() - started,
-            )
-        )
-        return self._report(line, change, versions[hour], counts)
+        return recompute(self, line, hour, run_id=run_id, settings=settings, kind=kind)
+
+    def settle(
+        self,
+        line: str,
+        hour: int,
+        *,
+        run_id: str,
+        settings: Literal["keep", "current"] = "keep",
+        kind: RerunKind = "settle",
+    ) -> SettleReport:
+        """As `recompute`, of an hour that has closed.
+
+        Raises:
+            HourOpenError: the hour has not ended, or its grace is not over.
+            CommitLostError: a live batch has changed the hour meanwhile; nothing was written.
+            StorageError: the log, the tables or the ledger can not be read or written.
+        """
+        if self.is_open(hour):
+            raise HourOpenError(line, hour)
+        return self.recompute(line, hour, run_id=run_id, settings=settings, kind=kind)
+
+    def unsettled_hours(self, line: str) -> list[int]:
+        """The hours that have closed and were not computed whole since, oldest first."""
+        return [
+            found.hour
+            for found in partitions(self.ledger, line)
+            if not (found.settled or self.is_open(found.hour))
+        ]
+
+    def closed_hours(self, line: str) -> list[int]:
+        """The hours that have closed, oldest first."""
+        return [
+            found.hour for found in partitions(self.ledger, line) if not self.is_open(found.hour)
+        ]
+
+    def outdated_hours(self, line: str) -> list[int]:
+        """The hours that are computed under other settings than the current ones, oldest first."""
+        current = self._plant.line_settings(line).version
+        return [
+            found.hour
+            for found in partitions(self.ledger, line)
+            if found.settings_version != current
+        ]
 
     def dirty_hours(self, line: str) -> list[int]:
         """The hours that must be computed again, oldest first."""
@@ -166,60 +203,49 @@ class Engine:
         self,
         line: str,
         hour: int,
+        version: int,
         settings: LineSettings,
-        run_id: str,
         *,
-        settled: bool = False,
         also: tuple[int, int] | None = None,
         known: Mapping[SeriesKey, StoredState] = _NOTHING_KNOWN,
-    ) -> tuple[HourChange, Counter[str], tuple[int, int]]:
-        """The change that computes an hour from its start, and the offsets it read.
+    ) -> tuple[WholeHour, tuple[int, int]]:
+        """An hour computed from its start, and the offsets it read.
 
         Args:
             line: name of the line.
             hour: the hour.
+            version: that of the partition before anything else of the hour was read.
             settings: those to compute it under.
-            run_id: goes on every row.
-            settled: True where the hour has closed for good.
             also: offsets that the ledger does not know to belong to the hour yet.
             known: states of this batch that the ledger does not know yet.
         """
         ranges = _with_range(self.ledger.ranges(line, hour), also)
         readings: list[Readings] = []
         quarantined: list[Quarantined] = []
-        for lo, hi in ranges:
-            decoded = decode(self.log.read(line, [(lo, hi)]), settings)
+        for some in _portions(ranges, self._plant.batches.row_cap):
+            decoded = decode(self.log.read(line, some), settings)
             for found, rows, set_aside in _by_hour(decoded):
                 if found == hour:
                     readings.append(rows)
                     quarantined.extend(set_aside)
-        change, counts = self._builder(line).whole(
-            hour, concat(readings), tuple(quarantined), known, settings, run_id, settled=settled
+        computed = self.builder(line).whole(
+            hour, version, concat(readings), tuple(quarantined), known, settings
         )
-        span = (ranges[0][0], ranges[-1][1]) if ranges else (0, 0)
-        return change, counts, span
+        return computed, (ranges[0][0], ranges[-1][1]) if ranges else (0, 0)
 
-    def _builder(self, line: str) -> HourBuilder:
+    def builder(self, line: str) -> HourBuilder:
+        """Builds one change of an hour of the line."""
         return HourBuilder(self.ledger, self.store, line)
 
-    def ripple(self, line: str, change: HourChange) -> tuple[DirtyMark, ...]:
-        """Dirty marks for the hours that went on from a state that is another now."""
-        before = self.ledger.states_of(line, change.hour)
-        marks = []
-        for key in {*before, *change.states}:
-            old, new = before.get(key), change.states.get(key)
-            if old is not None and new is not None and old.hash == new.hash:
-                continue
-            following = self.ledger.next_hour(line, key, change.hour)
-            if following is not None:
-                marks.append(DirtyMark(following, key.text, "ripple", 0))
-        return tuple(sorted(marks))
-
-    def _report(
+    def report(
         self, line: str, change: HourChange, version: int, counts: Counter[str]
     ) -> HourReport:
+        """An hour after its commit."""
+        dirty = change.hour in self.ledger.dirty(line)
+        checkpoint_in, checkpoint_out = checkpoints(self.ledger, line, change.hour)
+        files = self.ledger.hour_files(line, change.hour)
         total = {
-            name: sum(file.rows for file in self.ledger.files(line, name, change.hour))
+            name: sum(file.rows for file in files.get(name, ()))
             for name in schema.TABLES
             if name != schema.ACTIVITY.name
         }
@@ -230,7 +256,11 @@ class Engine:
             settings_version=change.settings.version,
             code_version=code_version(),
             settled=change.settled,
-            complete=not self.is_open(change.hour) and change.hour not in self.ledger.dirty(line),
+            outdated=change.settings.version != self._plant.line_settings(line).version,
+            dirty=dirty,
+            complete=not self.is_open(change.hour) and not dirty,
+            checkpoint_in=checkpoint_in,
+            checkpoint_out=checkpoint_out,
             rows=change.rows,
             total=total,
             anomalies=change.anomalies,
@@ -243,16 +273,23 @@ class _Batch:
     """One live batch while it is put together, hour by hour, oldest first."""
 
     def __init__(
-        self, engine: Engine, line: str, current: LineSettings, lo: int, hi: int, run_id: str
+        self,
+        engine: Engine,
+        line: str,
+        current: LineSettings,
+        span: tuple[int, int],
+        run_id: str,
+        hours: list[int],
     ) -> None:
         self._engine = engine
         self._line = line
         self._current = current
-        self._span = (lo, hi)
+        self._span = span
         self._run_id = run_id
+        self._versions = engine.ledger.versions(line, hours)  # before all else: see there
         self._known: dict[SeriesKey, StoredState] = {}
         self._asked: set[SeriesKey] = set()
-        self._ranges: list[int] = []
+        self._ranges: set[int] = set()
         self._dirty: list[DirtyMark] = []
         self._cleared: list[int] = []
         self.changes: list[HourChange] = []
@@ -261,13 +298,15 @@ class _Batch:
 
     def add(self, hour: int, readings: Readings, quarantined: tuple[Quarantined, ...]) -> None:
         """Takes one hour's part of the batch; hours come oldest first."""
-        self._ranges.append(hour)
+        self._ranges.add(hour)
         assigned = self._engine.ledger.assignment(self._line, hour) or self._current
         if assigned.version != self._current.version:
             if self._engine.is_open(hour) and not self._overtaken(readings, hour).any():
                 self._compute_whole(hour)
             else:
-                self._leave(hour, readings, "closed_under_other_settings")
+                self._leave(hour, readings, OTHER_SETTINGS)
+                if quarantined:
+                    self._dirty.append(DirtyMark(hour, NO_SERIES, OTHER_SETTINGS, len(quarantined)))
             return
         late = self._overtaken(readings, hour)
         if late.any():
@@ -275,10 +314,20 @@ class _Batch:
             readings = readings.take(~late)
         if not len(readings) and not quarantined:
             return
-        change, counts = self._engine._builder(self._line).extend(  # noqa: SLF001 - one unit
-            hour, readings, quarantined, self._known, self._current, self._run_id
+        change, counts = self._engine.builder(self._line).extend(
+            hour,
+            self._versions[hour],
+            readings,
+            quarantined,
+            self._known,
+            self._current,
+            self._run_id,
         )
         self._take(change, counts)
+
+    def claim(self, hours: Iterable[int]) -> None:
+        """Notes hours that other settings would put some messages into."""
+        self._ranges.update(hours)
 
     def commit(self, decoded: Decoded, seconds: float) -> Commit:
         """The batch as one transaction."""
@@ -303,7 +352,7 @@ class _Batch:
             run_id=self._run_id,
             code_version=code_version(),
             hours=tuple(self.changes),
-            ranges=tuple(self._ranges),
+            ranges=tuple(sorted(self._ranges)),
             dirty=tuple(self._dirty),
             cleared=tuple(self._cleared),
             counts=+counts,
@@ -331,11 +380,17 @@ class _Batch:
     def _compute_whole(self, hour: int) -> None:
         """The open hour from its start, under settings that have changed."""
         self._cleared += [i for i, _ in self._engine.ledger.dirty(self._line).get(hour, [])]
-        change, counts, _ = self._engine.whole_hour(
-            self._line, hour, self._current, self._run_id, also=self._span, known=self._known
+        computed, _ = self._engine.whole_hour(
+            self._line,
+            hour,
+            self._versions[hour],
+            self._current,
+            also=self._span,
+            known=self._known,
         )
-        self._dirty += self._engine.ripple(self._line, change)
-        self._take(change, counts)
+        builder = self._engine.builder(self._line)
+        change = builder.replacement(computed, self._run_id, settled=False)
+        self._take(change, computed.rows.counts)
 
     def _take(self, change: HourChange, counts: Counter[str]) -> None:
         for key, state in change.states.items():
@@ -365,16 +420,18 @@ def _with_range(
     return ranges if also is None or also in ranges else [*ranges, also]
 
 
-@cache
-def code_version() -> str:
-    """Names the code that computes: a hash of the sources of engine, analytics and core."""
-    digest = hashlib.blake2b(digest_size=6)
-    root = Path(__file__).resolve().parent.parent
-    for package in ("analytics", "core", "engine"):
-        for file in sorted((root / package).rglob("*.py")):
-            digest.update(str(file.relative_to(root)).encode())
-            digest.update(file.read_bytes())
-    return digest.hexdigest()
+def _portions(ranges: list[tuple[int, int]], rows: int) -> Iterator[list[tuple[int, int]]]:
+    """Ranges that are read at a time: about `rows` records, however small the ranges are."""
+    some: list[tuple[int, int]] = []
+    held = 0
+    for lo, hi in ranges:
+        if some and held + hi - lo > rows:
+            yield some
+            some, held = [], 0
+        some.append((lo, hi))
+        held += hi - lo
+    if some:
+        yield some
 
 
-__all__ = ["BatchReport", "Engine", "HourReport", "code_version"]
+__all__ = ["BatchReport", "Engine", "HourReport", "RerunKind", "SettleReport", "code_version"]

@@ -1,6 +1,7 @@
 """Errors of the engine."""
 
-from iiot_platform.core.errors import StorageError
+from iiot_platform.core.clock import partition_key
+from iiot_platform.core.errors import AnalysisError, StorageError
 
 
 class CommitLostError(StorageError):
@@ -10,6 +11,16 @@ class CommitLostError(StorageError):
         super().__init__(
             f"line '{line}': {what} is {found}, computed from {expected}; another run has"
             " committed meanwhile. Nothing was written; the next attempt starts from there."
+        )
+
+
+class HourOpenError(AnalysisError):
+    """An hour was to be settled that may still grow."""
+
+    def __init__(self, line: str, hour: int) -> None:
+        super().__init__(
+            f"line '{line}': hour {partition_key(hour)} has not ended, or its grace is not over;"
+            " it is settled after that"
         )
 
 

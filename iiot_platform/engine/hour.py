@@ -1,8 +1,8 @@
 """One hour's change: from readings and what stands already to the files and states to commit."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -11,7 +11,7 @@ import pyarrow as pa
 from iiot_platform.config.line_settings import LineSettings
 from iiot_platform.core import schema
 from iiot_platform.core.names import SeriesKey
-from iiot_platform.engine.activity import merge, quarantine_activity, summarise
+from iiot_platform.engine.activity import data_quality, merge, quarantine_activity, summarise
 from iiot_platform.engine.commit import (
     Base,
     CurrentFile,
@@ -22,7 +22,7 @@ from iiot_platform.engine.commit import (
 )
 from iiot_platform.engine.decode import Quarantined, quarantine_rows
 from iiot_platform.engine.ledger import Ledger
-from iiot_platform.engine.partition import HourRows, compute
+from iiot_platform.engine.partition import NO_ROWS, HourRows, SeriesState, compute
 from iiot_platform.engine.readings import Readings, concat
 from iiot_platform.engine.table_store import (
     TableStore,
@@ -33,8 +33,6 @@ from iiot_platform.engine.table_store import (
 
 _FAN_IN: Final = 16
 """Files of one level that are merged into one of the next: a few dozen an hour stay open."""
-_WHOLE_TABLES: Final = (schema.ACTIVITY.name, schema.LINE_SUMMARY.name)
-"""Small tables whose file is replaced at every change."""
 
 
 @dataclass(frozen=True)
@@ -45,37 +43,55 @@ class Provenance:
     config_version: str
 
 
+@dataclass(frozen=True)
+class WholeHour:
+    """An hour computed from its start; nothing is written yet.
+
+    Attributes:
+        hour: the hour.
+        base_version: version of the partition that it was computed beside.
+        settings: those it is computed under.
+        before: the states that stand in the hour.
+        bases: per series the state that it started from, None where it started anew.
+        rows: what was computed, quarantine and summaries included.
+    """
+
+    hour: int
+    base_version: int
+    settings: LineSettings
+    before: Mapping[SeriesKey, SeriesState]
+    bases: Mapping[SeriesKey, Base | None]
+    rows: HourRows
+
+
 class HourBuilder:
-    """Builds changes of hours of one line; writes files, commits nothing."""
+    """Builds one change of an hour of one line; writes files, commits nothing."""
 
     def __init__(self, ledger: Ledger, store: TableStore, line: str) -> None:
         self._ledger = ledger
         self._store = store
         self._line = line
+        self._listed: dict[int, dict[str, list[CurrentFile]]] = {}
 
     def whole(
         self,
         hour: int,
+        version: int,
         readings: Readings,
         quarantined: tuple[Quarantined, ...],
         known: Mapping[SeriesKey, StoredState],
         settings: LineSettings,
-        run_id: str,
-        *,
-        settled: bool,
-    ) -> tuple[HourChange, Counter[str]]:
-        """The hour computed from its start: every file is replaced.
+    ) -> WholeHour:
+        """The hour computed from its start.
 
         Args:
             hour: the hour.
+            version: that of the partition before anything else of the hour was read.
             readings: all of the hour's, in any order.
             quarantined: messages set aside that were received in the hour.
             known: states of earlier hours that the ledger does not have yet.
             settings: those it is to be computed under.
-            run_id: goes on every row.
-            settled: True where the hour has closed for good.
         """
-        version = self._ledger.partition_version(self._line, hour)
         before = self._ledger.states_of(self._line, hour)
         bases = self._ledger.states(self._line, {*readings.keys, *before}, before=hour)
         bases |= {key: stored for key, stored in known.items() if stored.hour < hour}
@@ -84,31 +100,66 @@ class HourBuilder:
         activity = [rows.activity]
         if quarantined:
             tables[schema.QUARANTINE.name] = quarantine_rows(quarantined)
-            activity.append(_quarantine_activity(quarantined))
-        marks = Provenance(run_id, settings.version)
+            activity += _quarantine_activity(quarantined)
         self._summarise(tables, merge(activity))
-        files = [
-            self._replace(hour, table, tables.get(table.name), marks, kept=None)
-            for table in schema.TABLES.values()
-        ]
-        change = HourChange(
+        return WholeHour(
             hour=hour,
             base_version=version,
             settings=settings,
+            before=before,
             bases={key: _base(bases.get(key)) for key in rows.states},
+            rows=replace(rows, tables=tables),
+        )
+
+    def standing(self, table: schema.Table, hour: int) -> pa.Table:
+        """The rows of a table that stand in an hour.
+
+        Raises:
+            StorageError: a file is missing or damaged.
+        """
+        return self._current(table, hour)
+
+    def replacement(
+        self, computed: WholeHour, run_id: str, *, settled: bool, equal: Container[str] = ()
+    ) -> HourChange:
+        """The change that puts a computed hour in the place of what stands.
+
+        Args:
+            computed: the hour.
+            run_id: goes on every row.
+            settled: True where the hour has closed for good.
+            equal: tables whose rows stand already. Their parts become one file, one file is
+                kept, and the database behind them has nothing to do.
+        """
+        hour, rows = computed.hour, computed.rows
+        marks = Provenance(run_id, computed.settings.version)
+        files = []
+        for table in schema.TABLES.values():
+            if table.name not in equal:
+                files.append(
+                    self._replace(hour, table, rows.tables.get(table.name), marks, kept=None)
+                )
+            elif len(self._files(table, hour)) > 1:
+                file = self._replace(hour, table, rows.tables.get(table.name), marks, kept=None)
+                files.append(None if file is None else replace(file, operation=None))
+        return HourChange(
+            hour=hour,
+            base_version=computed.base_version,
+            settings=computed.settings,
+            bases=computed.bases,
             states=rows.states,
             files=tuple(file for file in files if file is not None),
-            gone=tuple(key for key in before if key not in rows.states),
+            gone=tuple(key for key in computed.before if key not in rows.states),
             settled=settled,
             whole=True,
-            rows=_lengths(tables),
+            rows=_lengths(rows.tables),
             anomalies=_anomalies(rows.activity),
         )
-        return change, rows.counts
 
     def extend(
         self,
         hour: int,
+        version: int,
         readings: Readings,
         quarantined: tuple[Quarantined, ...],
         known: Mapping[SeriesKey, StoredState],
@@ -119,13 +170,13 @@ class HourBuilder:
 
         Args:
             hour: the hour.
+            version: that of the partition before anything else of the hour was read.
             readings: new ones of the hour, of series that have not gone on to a later hour.
             quarantined: messages set aside that were received in the hour.
             known: the last state of each series so far, those of this batch included.
             settings: those assigned to the hour.
             run_id: goes on every row.
         """
-        version = self._ledger.partition_version(self._line, hour)
         counts: Counter[str] = Counter()
         onward, restarts = self._sort_out(hour, readings, known, counts)
         states = {key: stored.state.blob for key, stored in known.items()}
@@ -135,7 +186,7 @@ class HourBuilder:
             for key in rows.states
             if key not in known or known[key].hour < hour
         }
-        again = compute(Readings.empty(), {}, settings)
+        again = NO_ROWS
         if len(restarts):
             again, more = self._restart(hour, restarts, settings)
             bases |= more
@@ -145,7 +196,7 @@ class HourBuilder:
         activity = [rows.activity, again.activity]
         if quarantined:
             new[schema.QUARANTINE.name] = quarantine_rows(quarantined)
-            activity.append(_quarantine_activity(quarantined))
+            activity += _quarantine_activity(quarantined)
         marks = Provenance(run_id, settings.version)
         files = [
             self._append(hour, schema.TABLES[name], table, marks)
@@ -158,9 +209,11 @@ class HourBuilder:
         ).drop_columns(list(schema.ACTIVITY.names("provenance")))
         whole: dict[str, pa.Table] = {}
         self._summarise(whole, merge([kept, *activity]))
+        if not _says_quality(activity):
+            del whole[schema.DATA_QUALITY.name]
         files += [
             self._replace(hour, schema.TABLES[name], whole[name], marks, kept=None, upsert=True)
-            for name in _WHOLE_TABLES
+            for name in whole
         ]
         change = HourChange(
             hour=hour,
@@ -169,7 +222,7 @@ class HourBuilder:
             bases=bases,
             states=rows.states | again.states,
             files=tuple(file for file in files if file is not None),
-            rows=_lengths(new | {schema.LINE_SUMMARY.name: whole[schema.LINE_SUMMARY.name]}),
+            rows=_lengths(new | whole),
             anomalies=_anomalies(merge(activity)),
         )
         return change, counts
@@ -228,22 +281,29 @@ class HourBuilder:
         return Readings.from_table(of_series(schema.READINGS, rows, keys))
 
     def _current(self, table: schema.Table, hour: int) -> pa.Table:
-        files = self._ledger.files(self._line, table.name, hour)
+        files = self._files(table, hour)
         return self._store.read(table, [file.path for file in files])
+
+    def _files(self, table: schema.Table, hour: int) -> list[CurrentFile]:
+        if hour not in self._listed:
+            self._listed[hour] = self._ledger.hour_files(self._line, hour)
+        return self._listed[hour].get(table.name, [])
 
     def _touched(self, name: str, again: HourRows) -> bool:
         return name in again.tables
 
     def _summarise(self, tables: dict[str, pa.Table], activity: pa.Table) -> None:
+        """Adds the small tables whose file is replaced at every change."""
         tables[schema.ACTIVITY.name] = activity
         tables[schema.LINE_SUMMARY.name] = summarise(self._line, activity)
+        tables[schema.DATA_QUALITY.name] = data_quality(self._line, activity)
 
     def _append(
         self, hour: int, table: schema.Table, rows: pa.Table, marks: Provenance
     ) -> FileChange:
         """New rows in a file of their own, merged with its like where there are many."""
         new = with_provenance(table, rows, marks.run_id, marks.config_version)
-        merged, level = _to_merge(self._ledger.files(self._line, table.name, hour))
+        merged, level = _to_merge(self._files(table, hour))
         if not merged:
             return FileChange(
                 table.name,
@@ -270,7 +330,7 @@ class HourBuilder:
         upsert: bool = False,
     ) -> FileChange | None:
         """New rows instead of all that stand, or of those of some series (`kept`: the rest)."""
-        files = self._ledger.files(self._line, table.name, hour)
+        files = self._files(table, hour)
         parts = []
         if kept is not None:
             parts.append(
@@ -346,5 +406,17 @@ def _anomalies(activity: pa.Table) -> int:
     return int(activity.column("anomalies").to_numpy().sum())
 
 
-def _quarantine_activity(entries: tuple[Quarantined, ...]) -> pa.Table:
-    return quarantine_activity(np.array([entry.received for entry in entries], np.int64))
+def _says_quality(parts: list[pa.Table]) -> bool:
+    """True where a batch has set something aside or found something late."""
+    return any(
+        part.column(name).to_numpy().any() for part in parts for name in ("quarantined", "late")
+    )
+
+
+def _quarantine_activity(entries: tuple[Quarantined, ...]) -> list[pa.Table]:
+    received: dict[str, list[int]] = {}
+    for entry in entries:
+        received.setdefault(entry.reason, []).append(entry.received)
+    return [
+        quarantine_activity(reason, np.array(times, np.int64)) for reason, times in received.items()
+    ]

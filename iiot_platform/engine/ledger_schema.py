@@ -77,6 +77,7 @@ STATES: Final = sa.Table(
     sa.Column("blob", sa.LargeBinary, nullable=False),
     sa.Column("hash", _TEXT, nullable=False),
     sa.Column("frontier", _INT, nullable=False),
+    sa.Index("states_hour", "line", "hour"),
     comment="Checkpoints: where a series stood behind its last reading of an hour.",
 )
 RANGES: Final = sa.Table(
@@ -148,4 +149,12 @@ SINKS: Final = sa.Table(
     sa.Column("retry_at_ms", _INT, nullable=False),
     sa.Column("message", _TEXT, nullable=False),
     comment="Why the database could not be written lately, and when to try again.",
+)
+LEASES: Final = sa.Table(
+    "leases",
+    METADATA,
+    sa.Column("name", _TEXT, primary_key=True),
+    sa.Column("holder", _TEXT, nullable=False),
+    sa.Column("expires_ms", _INT, nullable=False),
+    comment="Who does what only one process at a time should do, and until when.",
 )

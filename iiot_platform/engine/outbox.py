@@ -13,7 +13,8 @@ import sqlalchemy as sa
 from iiot_platform.core import schema
 from iiot_platform.engine import ledger_schema as db
 from iiot_platform.engine.commit import Operation
-from iiot_platform.engine.ledger import Ledger, upsert
+from iiot_platform.engine.ledger import Ledger
+from iiot_platform.engine.swap import upsert
 from iiot_platform.engine.table_store import TableStore
 
 
@@ -73,12 +74,38 @@ class LedgerOutbox:
             ]
 
     def rows(self, entry: Entry) -> pa.Table:
-        """The rows to write: the file's while it stands alone, else all of the hour."""
+        """The rows to write: the file's while it stands alone, else all of the hour.
+
+        None where a later entry brings what the file became: each would bring the hour again.
+        """
         table = schema.TABLES[entry.table]
         files = self._ledger.files(entry.line, entry.table, entry.hour)
         own = [file for file in files if file.id == entry.file]
-        chosen = own if own and entry.operation == "upsert" else files
-        return self._store.read(table, [file.path for file in chosen])
+        if own and entry.operation == "upsert":
+            files = own
+        elif not own and self._replacement_comes(entry):
+            files = []
+        return self._store.read(table, [file.path for file in files])
+
+    def _replacement_comes(self, entry: Entry) -> bool:
+        """True where the file that the entry's own was merged into or replaced by is pending."""
+        own, new = db.FILES.alias(), db.FILES.alias()
+        query = (
+            sa.select(db.OUTBOX.c.id)
+            .join_from(db.OUTBOX, new, new.c.id == db.OUTBOX.c.file)
+            .join(own, own.c.dropped_version == new.c.added_version)
+            .where(
+                own.c.id == entry.file,
+                db.OUTBOX.c.line == entry.line,
+                db.OUTBOX.c.table_name == entry.table,
+                db.OUTBOX.c.hour == entry.hour,
+                db.OUTBOX.c.id > entry.id,
+                db.OUTBOX.c.rejected.is_(None),
+            )
+            .limit(1)
+        )
+        with self._ledger.reading() as connection:
+            return connection.execute(query).first() is not None
 
     def begin(self, entry: Entry) -> None:
         """Journals that a rewrite has begun; it stays pending."""
@@ -94,8 +121,10 @@ class LedgerOutbox:
             connection.execute(sa.delete(db.SINKS).where(db.SINKS.c.line.in_(lines)))
 
     def reject(self, entry: Entry, message: str) -> None:
-        """Sets an entry aside that the database refuses."""
+        """Sets an entry aside that the database refuses; clears the failures of its line."""
         self._update([entry], rejected=message)
+        with self._ledger.transaction() as connection:
+            connection.execute(sa.delete(db.SINKS).where(db.SINKS.c.line == entry.line))
 
     def failed(self, line: str, message: str, retry_at_ms: int) -> None:
         """Notes a failure, and when to try again."""

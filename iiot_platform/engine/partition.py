@@ -15,9 +15,9 @@ import pyarrow as pa
 
 from iiot_platform.config.line_settings import LineSettings
 from iiot_platform.core import quality, schema
-from iiot_platform.core.clock import hour_of, hour_start_ms
+from iiot_platform.core.clock import MS_PER_S, hour_of, hour_start_ms
 from iiot_platform.core.names import SeriesKey
-from iiot_platform.engine.activity import merge, series_activity
+from iiot_platform.engine.activity import Part, activity_of, merge, series_activity
 from iiot_platform.engine.readings import Bools, Ints, Readings
 from iiot_platform.engine.series.outcome import (
     Outcome,
@@ -43,7 +43,7 @@ class SeriesState:
 
 @dataclass(frozen=True)
 class HourRows:
-    """What a piece of an hour became.
+    """What a piece of an hour became; `NO_ROWS` where there was none.
 
     Attributes:
         tables: rows per table, `readings` included, provenance left out; series by series.
@@ -56,6 +56,9 @@ class HourRows:
     activity: pa.Table
     states: dict[SeriesKey, SeriesState]
     counts: Counter[str]
+
+
+NO_ROWS: Final = HourRows({}, activity_of(()), {}, Counter())
 
 
 def split_hours(readings: Readings) -> Iterator[tuple[int, Readings]]:
@@ -80,30 +83,59 @@ def compute(
         states: the state of each series before its first reading here; none: it starts.
         settings: those assigned to the hour.
     """
+    if not len(readings):
+        return NO_ROWS
     counts: Counter[str] = Counter()
     ordered, stands = order(readings, counts)
     lateness = ordered.received - ordered.ts
+    late = _late(ordered, settings)
     outcomes: list[tuple[SeriesKey, Outcome]] = []
-    activity: list[pa.Table] = []
+    activity: list[Part] = []
     after: dict[SeriesKey, SeriesState] = {}
     for key, begin, end in _series_slices(ordered):
         rows = _series_rows(ordered, begin, end, stands)
         outcome = COMPUTATIONS[key.kind](key, states.get(key), rows, settings)
         outcomes.append((key, outcome))
         after[key] = SeriesState(outcome.state, int(rows.ts[-1]))
-        activity.append(
+        activity.extend(
             series_activity(
                 key,
                 ordered.ts[begin:end],
                 lateness[begin:end],
-                outcome.anomalies,
+                late[begin:end],
+                outcome,
                 _within(outcome.running, hour_of(int(rows.ts[0]))),
             )
         )
     tables = _assemble(settings.line, outcomes)
-    if len(ordered):
-        tables[schema.READINGS.name] = ordered.to_table()
-    return HourRows(tables, merge(activity), after, counts)
+    tables[schema.READINGS.name] = ordered.to_table()
+    if late.any():
+        tables[schema.LATE_ROWS.name] = _late_rows(ordered.take(late))
+    return HourRows(tables, merge([activity_of(activity)]), after, counts)
+
+
+def _late(readings: Readings, settings: LineSettings) -> Bools:
+    """Which readings were received after their hour had ended and the grace was over.
+
+    A property of the row, never of when it was computed.
+    """
+    ends = (hour_of_each(readings.ts) + 1) * hour_start_ms(1)
+    late: Bools = readings.received >= ends + round(settings.settle_grace_s * MS_PER_S)
+    return late
+
+
+def _late_rows(late: Readings) -> pa.Table:
+    series = pa.array([key.text for key in late.keys], pa.string())
+    return pa.table(
+        {
+            "ts": pa.array(late.ts).cast(schema.TS),
+            "offset": pa.array(late.offset),
+            "received_ts": pa.array(late.received).cast(schema.TS),
+            "topic": pa.array(late.topics, pa.string()).take(pa.array(late.topic)),
+            "series": series.take(pa.array(late.series)),
+            "lateness_s": pa.array((late.received - late.ts) / MS_PER_S),
+        }
+    )
 
 
 def order(readings: Readings, counts: Counter[str]) -> tuple[Readings, Bools]:
@@ -139,8 +171,6 @@ def _first_of_each_payload(ordered: Readings, same: Bools) -> Bools:
 
 
 def _series_slices(ordered: Readings) -> Iterator[tuple[SeriesKey, int, int]]:
-    if not len(ordered):
-        return
     starts = np.flatnonzero(np.diff(ordered.series, prepend=-1))
     ends = [*starts[1:].tolist(), len(ordered)]
     for begin, end in zip(starts.tolist(), ends, strict=True):

@@ -5,7 +5,8 @@ topic decides line, machine and device; names that disagree are counted by the c
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Sequence
+from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -19,6 +20,8 @@ _INT64: Final = 2**63
 OPERATIONS: Final = frozenset(
     {"ExtendCmdTime", "ExtendTime", "RetractCmdTime", "RetractTime", "Extend", "Retract"}
 )
+MAX_FIELDS: Final = 10_000
+"""Numeric fields of one generic payload."""
 HEADER_FIELDS: Final = frozenset({"LineName", "MachineName", "TimeStamp"})
 
 
@@ -89,18 +92,22 @@ class ElectricalPayload(msgspec.Struct, gc=False):
 _payload: Final = msgspec.json.Decoder(Payload)
 _electrical: Final = msgspec.json.Decoder(ElectricalPayload)
 _generic: Final = msgspec.json.Decoder(dict[str, Any])
+_scalars: Final = attrgetter(*schema.ELECTRICAL_SCALARS)
+_harmonics: Final = attrgetter(*schema.ELECTRICAL_HARMONICS)
 _DEVICE_STATES: Final = {"Running": 1, "Stopped": 0, True: 1, False: 0}
 
 
-def parse(payload: bytes) -> tuple[Payload, list[Values]]:
-    """The payload's header and the values of each of its series.
+def parse(payload: bytes) -> tuple[Payload, Sequence[Values]]:
+    """The payload's header and the values of each of its series; none for a signal.
+
+    Most payloads are signals, and theirs is `Payload.SensorValue`.
 
     Raises:
         DecodeError: the payload is no JSON object of a known shape; its `reason` says why.
     """
     try:
         head = _payload.decode(payload)
-        return head, list(_values(head, payload))
+        return head, () if head.SensorValue is not UNSET else _values(head, payload)
     except msgspec.ValidationError as error:
         raise DecodeError(_reason(str(error)), str(error)) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -114,35 +121,31 @@ def _reason(message: str) -> str:
         return "not_finite"
     if "missing required field" in message:
         return "missing_field"
-    if "got `array`" in message and "at `$" not in message:
+    if message.startswith("Expected `object`") and "at `$" not in message:
         return "not_an_object"
     return "wrong_type"
 
 
-def _values(head: Payload, payload: bytes) -> Iterator[Values]:
-    if head.SensorValue is not UNSET:
-        yield Values(schema.SIGNAL, "", "", (head.SensorValue,))
-    elif head.StateValue is not UNSET:
+def _values(head: Payload, payload: bytes) -> Sequence[Values]:
+    if head.StateValue is not UNSET:
         state = int(head.StateValue)
-        if not -_INT64 <= state < _INT64:
-            raise DecodeError("not_finite", f"StateValue {state:.3g} does not fit 64 bits")
-        yield Values(schema.STATE, "", "", (), state)
-    elif head.ElectricalData is not UNSET:
-        yield _electrical_values(_electrical.decode(payload))
-    elif head.TimeValue is not UNSET:
+        if not -_INT64 < state < _INT64:
+            raise DecodeError("not_finite", f"StateValue {state!s:.40} does not fit 64 bits")
+        return (Values(schema.STATE, "", "", (), state),)
+    if head.ElectricalData is not UNSET:
+        return (_electrical_values(_electrical.decode(payload)),)
+    if head.TimeValue is not UNSET:
         if not isinstance(head.TimeType, str) or head.TimeType not in OPERATIONS:
             raise DecodeError(
                 "unknown_operation",
                 f"TimeType {head.TimeType!r:.80}; known are {', '.join(sorted(OPERATIONS))}",
             )
-        yield Values(schema.VALVE, "", head.TimeType, (head.TimeValue,))
-    else:
-        axes = _axes(head)
-        if axes is not None:
-            temperature = NAN if head.SensorTemperature is None else head.SensorTemperature
-            yield Values(schema.VIBRATION, "", "", (*axes, temperature))
-        else:
-            yield from _generic_values(_generic.decode(payload))
+        return (Values(schema.VALVE, "", head.TimeType, (head.TimeValue,)),)
+    axes = _axes(head)
+    if axes is not None:
+        temperature = NAN if head.SensorTemperature is None else head.SensorTemperature
+        return (Values(schema.VIBRATION, "", "", (*axes, temperature)),)
+    return _generic_values(_generic.decode(payload))
 
 
 def _axes(head: Payload) -> tuple[float, float, float] | None:
@@ -166,12 +169,8 @@ def _electrical_values(payload: ElectricalPayload) -> Values:
             "wrong_type", f"DeviceState {payload.DeviceState!r:.80}; known are Running and Stopped"
         )
     data: Any = payload.ElectricalData
-    values = [
-        NAN if value is None else value
-        for value in (getattr(data, name) for name in schema.ELECTRICAL_SCALARS)
-    ]
-    for name in schema.ELECTRICAL_HARMONICS:
-        harmonics = getattr(data, name)
+    values = [NAN if value is None else value for value in _scalars(data)]
+    for name, harmonics in zip(schema.ELECTRICAL_HARMONICS, _harmonics(data), strict=True):
         if harmonics is None:
             values.extend([NAN] * schema.HARMONICS)
         elif len(harmonics) == schema.HARMONICS:
@@ -183,17 +182,21 @@ def _electrical_values(payload: ElectricalPayload) -> Values:
     return Values(schema.ELECTRICAL, "", "", tuple(values), state, payload.SynchPulse)
 
 
-def _generic_values(fields: dict[str, Any]) -> Iterator[Values]:
-    found = False
+def _generic_values(fields: dict[str, Any]) -> Sequence[Values]:
+    found = []
     for name, value in fields.items():
         if name in HEADER_FIELDS or isinstance(value, bool) or not isinstance(value, int | float):
             continue
         number = _finite(value)
         if number is not None:
-            found = True
-            yield Values(schema.SIGNAL, name, "", (number,))
+            if not name:
+                raise DecodeError("bad_name", "a field has an empty name")
+            found.append(Values(schema.SIGNAL, name, "", (number,)))
     if not found:
         raise DecodeError("no_values", "no finite numeric field")
+    if len(found) > MAX_FIELDS:
+        raise DecodeError("too_many_fields", f"{len(found)} numeric fields, more than {MAX_FIELDS}")
+    return found
 
 
 def _finite(value: float) -> float | None:
@@ -204,13 +207,32 @@ def _finite(value: float) -> float | None:
     return number if math.isfinite(number) else None
 
 
+class _Stamp(msgspec.Struct, gc=False):
+    TimeStamp: Any = None
+
+
+_stamp: Final = msgspec.json.Decoder(_Stamp)
+
+
+def claimed_time(payload: bytes) -> int | None:
+    """The time that a payload claims (Unix ms), whatever else is wrong with it; None: none."""
+    try:
+        stamp = _stamp.decode(payload).TimeStamp
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    if isinstance(stamp, bool) or not isinstance(stamp, int | float):
+        return None
+    number = _finite(stamp)
+    return None if number is None or abs(number) >= _INT64 else int(number)
+
+
 def names_agree(head: Payload, line: str, machine: str, device: str) -> bool:
     """False where a name inside the payload differs from the topic's."""
     return (
-        head.LineName in (line, UNSET)
-        and head.MachineName in (machine, UNSET)
-        and all(
-            name in (device, UNSET)
-            for name in (head.SensorName, head.StateName, head.ValveName, head.DeviceName)
-        )
+        (head.LineName == line or head.LineName is UNSET)
+        and (head.MachineName == machine or head.MachineName is UNSET)
+        and (head.SensorName is UNSET or head.SensorName == device)
+        and (head.StateName is UNSET or head.StateName == device)
+        and (head.ValveName is UNSET or head.ValveName == device)
+        and (head.DeviceName is UNSET or head.DeviceName == device)
     )

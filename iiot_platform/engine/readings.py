@@ -60,7 +60,7 @@ class Readings:
     @classmethod
     def empty(cls) -> "Readings":
         """No readings."""
-        return cls.from_table(pa.table(_without_provenance(schema.READINGS).empty_table()))
+        return _EMPTY
 
     def take(self, rows: Ints | Bools) -> "Readings":
         """The readings at these places, in this order (or where a mask is true)."""
@@ -209,3 +209,6 @@ def _series(
     indices = [part.indices.to_numpy(zero_copy_only=False) for part in parts]
     keys = tuple(SeriesKey(*(names[i][indices[i][row]] for i in range(len(parts)))) for row in at)
     return keys, series.astype(np.int32).reshape(-1)
+
+
+_EMPTY = Readings.from_table(_without_provenance(schema.READINGS).empty_table())

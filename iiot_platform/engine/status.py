@@ -79,6 +79,7 @@ class LineStatus:
         duplicates: readings left out, because they had come before.
         late_rows: readings that came after their hour and were left to a rerun.
         dirty: hours that must be computed again, with the reasons.
+        outdated_hours: hours that are computed under other settings than the current ones.
         sink: backlog of the database.
     """
 
@@ -96,6 +97,7 @@ class LineStatus:
     duplicates: int = 0
     late_rows: int = 0
     dirty: Mapping[str, list[str]] = field(default_factory=dict)
+    outdated_hours: int = 0
     sink: SinkState = SinkState()
 
 
@@ -118,11 +120,19 @@ class StatusReader:
     Args:
         home: where the log, the tables and the ledger are.
         lines: lines to show although nothing has come of them.
+        current: version of the current settings of each line, where that is known.
     """
 
-    def __init__(self, home: Home, lines: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        home: Home,
+        lines: Iterable[str] = (),
+        *,
+        current: Mapping[str, str] | None = None,
+    ) -> None:
         self._home = home
         self._lines = tuple(lines)
+        self._current = dict(current or {})
         self._log = LogReader(home)
         self._ledger: Ledger | None = None
 
@@ -190,6 +200,11 @@ class StatusReader:
             duplicates=computed.counts.get("duplicates", 0),
             late_rows=computed.counts.get("late_rows", 0),
             dirty={partition_key(hour): sorted(why) for hour, why in computed.dirty.items()},
+            outdated_hours=sum(
+                hours
+                for version, hours in computed.hours.items()
+                if name in self._current and version != self._current[name]
+            ),
             sink=computed.sink,
         )
 
@@ -202,6 +217,7 @@ class _Computed:
     counts: dict[str, int] = field(default_factory=dict)
     rows: dict[str, int] = field(default_factory=dict)
     dirty: dict[int, set[str]] = field(default_factory=dict)
+    hours: dict[str, int] = field(default_factory=dict)
     batches: BatchState = BatchState()
     sink: SinkState = SinkState()
 
@@ -234,6 +250,8 @@ def _computed(ledger: Ledger) -> dict[str, _Computed]:
             lines[line].rows[table] = int(rows)
         for line, hour, reason in connection.execute(_DIRTY):
             lines[line].dirty.setdefault(hour, set()).add(reason)
+        for line, version, hours in connection.execute(_HOURS):
+            lines[line].hours[version] = int(hours)
         pending = {row.line: row for row in connection.execute(_PENDING)}
         failing = {row.line: row for row in connection.execute(sa.select(db.SINKS))}
         for line, computed in lines.items():
@@ -248,6 +266,9 @@ _ROWS: Final = (
     .group_by(db.FILES.c.line, db.FILES.c.table_name)
 )
 _DIRTY: Final = sa.select(db.DIRTY.c.line, db.DIRTY.c.hour, db.DIRTY.c.reason).distinct()
+_HOURS: Final = sa.select(
+    db.PARTITIONS.c.line, db.PARTITIONS.c.settings_version, sa.func.count()
+).group_by(db.PARTITIONS.c.line, db.PARTITIONS.c.settings_version)
 _PENDING: Final = sa.select(
     db.OUTBOX.c.line,
     sa.func.count().label("pending"),

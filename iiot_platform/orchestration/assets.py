@@ -53,11 +53,13 @@ class LineDefinitions:
         assets: the log, the tables and the database.
         live_job: takes the next micro-batch.
         rerun_job: computes a dirty hour again.
+        runs: the work that they do.
     """
 
     assets: tuple[AssetsDefinition | AssetSpec, ...]
     live_job: JobDefinition
     rerun_job: JobDefinition
+    runs: LineRuns
 
 
 def line_definitions(installation: Installation, reporter: Reporter) -> LineDefinitions:
@@ -70,7 +72,7 @@ def line_definitions(installation: Installation, reporter: Reporter) -> LineDefi
     ]
     if installation.has_delivery:
         assets.append(_influxdb(runs))
-    return LineDefinitions(tuple(assets), _live_job(runs), _rerun_job(runs))
+    return LineDefinitions(tuple(assets), _live_job(runs), _rerun_job(runs), runs)
 
 
 def _tables(runs: LineRuns) -> AssetsDefinition:

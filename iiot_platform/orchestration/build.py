@@ -14,7 +14,14 @@ from iiot_platform.orchestration.events import Reporter
 from iiot_platform.orchestration.installation import Delivery, Installation
 from iiot_platform.orchestration.naming import line_names
 from iiot_platform.orchestration.partitions import START, hourly
+from iiot_platform.orchestration.schedules import (
+    nightly_job,
+    nightly_schedule,
+    settle_job,
+    settle_schedule,
+)
 from iiot_platform.orchestration.sensors import new_data_sensor
+from iiot_platform.orchestration.tidying import tidy_job, tidy_schedule
 
 
 def build_definitions(
@@ -24,6 +31,7 @@ def build_definitions(
     delivery: Callable[[Engine], Delivery] | None = None,
     clock: Callable[[], int] = now_ms,
     start: datetime = START,
+    plant_problem: Exception | None = None,
 ) -> Definitions:
     """The only wiring; opens no file and no connection.
 
@@ -33,6 +41,7 @@ def build_definitions(
         delivery: makes the delivery to the database; default: InfluxDB where it is configured.
         clock: Unix milliseconds.
         start: first hour that is a partition.
+        plant_problem: why the plant is an older one than the plant file, told by the sensor.
 
     Raises:
         NameClashError: two lines would have one name in Dagster.
@@ -47,10 +56,22 @@ def build_definitions(
     lines = line_names(plant.line_names)
     parts = [line_definitions(installation, Reporter(names, hours)) for names in lines]
     jobs = [job for part in parts for job in (part.live_job, part.rerun_job)]
+    runs = [part.runs for part in parts]
+    settle, nightly, tidy = settle_job(runs), nightly_job(runs), tidy_job(installation)
     return Definitions(
         assets=[asset for part in parts for asset in part.assets],
-        jobs=jobs,
-        sensors=[new_data_sensor(installation, lines, jobs)],
+        jobs=[*jobs, settle, nightly, tidy],
+        schedules=[
+            settle_schedule(installation, lines, settle),
+            nightly_schedule(installation, lines, nightly),
+            tidy_schedule(tidy),
+        ],
+        sensors=[new_data_sensor(installation, lines, jobs, plant_problem)],
+        metadata={"plant_file": str(settings.plant_path), **_problem(plant_problem)},
         # the default executor starts a process for every step of a backfill
         executor=in_process_executor,
     )
+
+
+def _problem(plant_problem: Exception | None) -> dict[str, str]:
+    return {} if plant_problem is None else {"plant_file_is_broken": str(plant_problem)}

@@ -79,6 +79,15 @@ def table_checks(names: LineNames) -> list[AssetCheckSpec]:
             asset=names.freshness.asset_key,
             description="No sealed message waits for long to be computed.",
         ),
+        AssetCheckSpec(
+            names.live_equals_rerun.name,
+            asset=names.live_equals_rerun.asset_key,
+            description=(
+                "Every table of a closed hour, computed whole from the log, has the rows and"
+                " states that stood already, bit for bit. Late rows, disorder and new settings or"
+                " code are reasons to differ, and a warning; without a reason it is a defect."
+            ),
+        ),
     ]
 
 

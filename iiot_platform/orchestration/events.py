@@ -1,5 +1,6 @@
 """What Dagster is told of a commit: one event per table and hour, after it is in the ledger."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -10,11 +11,15 @@ from dagster import (
     AssetCheckSeverity,
     AssetMaterialization,
     HourlyPartitionsDefinition,
+    MetadataValue,
+    TableColumn,
+    TableRecord,
+    TableSchema,
 )
 from dagster._core.definitions.metadata import TableMetadataSet
 
 from iiot_platform.core.clock import partition_key
-from iiot_platform.engine.report import BatchReport, HourReport
+from iiot_platform.engine.report import BatchReport, HourReport, SettleReport
 from iiot_platform.orchestration.catalog import tested
 from iiot_platform.orchestration.checks import Completeness, Freshness
 from iiot_platform.orchestration.naming import ASSET_TABLES, LineNames
@@ -25,6 +30,8 @@ if TYPE_CHECKING:  # the client behind it takes long to import, and is not alway
 
 _TESTED: Final = tested(ASSET_TABLES.values())
 _SHOWN_HOLES: Final = 5
+_SHOWN_DIFFERENCES: Final = 50
+_DIFFERENCES: Final = TableSchema([TableColumn(name) for name in ("table", "series", "reason")])
 
 Event = AssetMaterialization | AssetCheckEvaluation
 
@@ -77,6 +84,32 @@ class Reporter:
             },
         )
 
+    def live_equals_rerun(self, found: SettleReport) -> AssetCheckEvaluation:
+        """Whether an hour computed whole is what stood; a defect alone is an error."""
+        reasons = Counter(difference.reason for difference in found.differences)
+        shown = sorted(found.differences, key=lambda difference: difference.reason != "defect")
+        return _evaluation(
+            self.names.live_equals_rerun,
+            partition_key(found.report.hour),
+            AssetCheckSeverity.ERROR if found.defects else AssetCheckSeverity.WARN,
+            passed=found.equal,
+            metadata={
+                "version": found.report.version,
+                "series_that_differ": len({difference.series for difference in shown}),
+                **{f"differences: {reason}": count for reason, count in sorted(reasons.items())},
+                **(
+                    {
+                        "differences": MetadataValue.table(
+                            [TableRecord(d._asdict()) for d in shown[:_SHOWN_DIFFERENCES]],
+                            _DIFFERENCES,
+                        )
+                    }
+                    if shown
+                    else {}
+                ),
+            },
+        )
+
     def freshness(self, found: Freshness, hour: int) -> AssetCheckEvaluation:
         """Whether the line's messages are computed soon."""
         return _evaluation(
@@ -126,8 +159,6 @@ def batch_tables(report: HourReport) -> list[str]:
 def batch_metadata(report: BatchReport) -> dict[str, Any]:
     """The figures of a batch that stand on each of its tables."""
     return {
-        "offset_lo": report.lo,
-        "offset_hi": report.hi,
         "batch_rows_per_s": (report.hi - report.lo) / report.seconds if report.seconds else 0.0,
         "seconds": report.seconds,
         "lag_rows": report.lag_rows,
@@ -141,11 +172,14 @@ def _figures(report: HourReport, table: str) -> dict[str, Any]:
     figures: dict[str, Any] = {
         "rows": report.rows.get(table, 0),
         **TableMetadataSet(partition_row_count=report.total.get(table, 0)),
+        "state": report.state,
+        "complete": report.complete,
         "version": report.version,
         "settings_version": report.settings_version,
+        "outdated": report.outdated,
         "code_version": report.code_version,
-        "complete": report.complete,
-        "settled": report.settled,
+        "checkpoint_in": report.checkpoint_in,
+        "checkpoint_out": report.checkpoint_out,
         "duplicates": report.duplicates,
         "conflicts": report.conflicts,
     }

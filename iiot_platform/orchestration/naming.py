@@ -25,10 +25,14 @@ HOUR_TAG: Final = "iiot/hour"
 ATTEMPT_TAG: Final = "iiot/attempt"
 LIVE: Final = "live"
 RERUN: Final = "rerun"
+SETTLE: Final = "settle"
+NIGHTLY: Final = "nightly_rerun"
+TIDY: Final = "tidy"
 
 COMPLETENESS: Final = "completeness"
 FRESHNESS: Final = "freshness"
 DELIVERY: Final = "delivery"
+LIVE_EQUALS_RERUN: Final = "live_equals_rerun"
 
 _VALID = re.compile(r"[A-Za-z0-9_]{1,80}")
 _INVALID = re.compile(r"[^A-Za-z0-9_]+")
@@ -93,6 +97,11 @@ class LineNames:
     def freshness(self) -> AssetCheckKey:
         """Check that nothing waits for long."""
         return AssetCheckKey(self.table(READINGS.name), FRESHNESS)
+
+    @property
+    def live_equals_rerun(self) -> AssetCheckKey:
+        """Check that a computation of the whole hour gives what stood, bit for bit."""
+        return AssetCheckKey(self.table(READINGS.name), LIVE_EQUALS_RERUN)
 
     @property
     def delivery(self) -> AssetCheckKey:

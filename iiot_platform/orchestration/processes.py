@@ -1,4 +1,4 @@
-"""Dagster's three processes on this machine: code server, daemon, web server."""
+"""Dagster's processes on this machine: code server, pool of workers, daemon, web server."""
 
 import http.client
 import json
@@ -16,6 +16,7 @@ from dagster._grpc.client import DagsterGrpcClient
 from iiot_platform.config.settings import Settings
 from iiot_platform.core.paths import Home
 from iiot_platform.orchestration.instance import LOCATION, write_workspace
+from iiot_platform.orchestration.pool import wire
 
 HOST: Final = "127.0.0.1"
 MODULE: Final = "iiot_platform.definitions"
@@ -63,11 +64,15 @@ def dagster_environ(settings: Settings, environ: Mapping[str, str]) -> dict[str,
 
 
 def code_server(settings: Settings, environ: Mapping[str, str], *, port: int) -> Command:
-    """The process that has the definitions, and starts the runs; to be ready before the others."""
+    """The process that has the definitions, and starts the runs; to be ready before the others.
+
+    Reloading the code location in the UI starts its inner process anew, which reads the plant
+    file again.
+    """
     return Command(
         "dagster-code",
         (
-            *(sys.executable, "-m", "dagster", "api", "grpc"),
+            *(sys.executable, "-m", "dagster", "code-server", "start"),
             *("--module-name", MODULE, "--location-name", LOCATION),
             *("--host", HOST, "--port", str(port)),
             *("--log-level", "warning", "--inject-env-vars-from-instance"),
@@ -84,6 +89,15 @@ def daemon(settings: Settings, environ: Mapping[str, str], *, code_port: int) ->
             *(sys.executable, "-m", "dagster._daemon", "run"),
             *("--workspace", str(write_workspace(settings.home, code_port))),
         ),
+        dagster_environ(settings, environ),
+    )
+
+
+def pool(settings: Settings, environ: Mapping[str, str], *options: str) -> Command:
+    """The processes that execute the runs; without them every run starts one of its own."""
+    return Command(
+        "dagster-pool",
+        (sys.executable, "-m", "iiot_platform.orchestration.pool", *options),
         dagster_environ(settings, environ),
     )
 
@@ -130,6 +144,15 @@ def webserver_ready(port: int) -> bool:
     if location is not None and location["__typename"] == "PythonError":
         raise RuntimeError(f"the code location can not be loaded: {location['message']}")
     return location is not None
+
+
+def pool_ready(home: Home) -> bool:
+    """True once the pool takes runs and has loaded the definitions, or knows why not."""
+    try:
+        report = wire.ask(home.dagster, {"ask": "report"}, timeout_s=_TIMEOUT_S)
+    except (wire.PoolAwayError, wire.PoolSilentError):
+        return False
+    return any(crew["build"] is not None for crew in report["crews"])
 
 
 def daemon_ready(web_port: int) -> bool:

@@ -2,16 +2,19 @@
 
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from dagster import AssetCheckKey, AssetExecutionContext, DagsterLogManager, OpExecutionContext
 
 from iiot_platform.core.clock import hour_from_key, partition_key
+from iiot_platform.core.errors import PlatformError
 from iiot_platform.core.schema import READINGS
 from iiot_platform.engine.engine import Engine, RerunKind
+from iiot_platform.engine.errors import CommitLostError
 from iiot_platform.engine.report import BatchReport, HourReport
 from iiot_platform.orchestration import checks
 from iiot_platform.orchestration.events import Event, Reporter, batch_metadata, batch_tables
+from iiot_platform.orchestration.inputs import inputs
 from iiot_platform.orchestration.installation import Installation, until_committed
 from iiot_platform.orchestration.naming import ASSET_TABLES, LineNames
 
@@ -63,7 +66,10 @@ class LineRuns:
         yield from self.deliver(context, LIVE_DRAIN_S)
 
     def _tell_batch(self, context: OpExecutionContext, report: BatchReport) -> Iterator[Event]:
-        metadata = batch_metadata(report)
+        metadata = {
+            **batch_metadata(report),
+            **inputs(self.engine.log, report.line, [(report.lo, report.hi)]),
+        }
         context.log.info(
             "line '%s': offsets [%d, %d) in %.2f s, %d records behind",
             report.line,
@@ -113,10 +119,14 @@ class LineRuns:
         tables: Iterable[str] = tuple(ASSET_TABLES),
         wanted: Iterable[AssetCheckKey] | None = None,
     ) -> Generator[Event, None, HourReport]:
-        """Computes one hour whole; a backfill assigns the current settings, others keep theirs."""
+        """Computes one hour whole; a backfill assigns the current settings, others keep theirs.
+
+        Of an hour that has closed it is told whether that is what stood.
+        """
         line, started = self.names.line, self.installation.clock()
-        report = until_committed(
-            lambda: self.engine.rerun(
+        closed = not self.engine.is_open(hour)
+        found = until_committed(
+            lambda: self.engine.recompute(
                 line,
                 hour,
                 run_id=context.run.run_id,
@@ -124,19 +134,51 @@ class LineRuns:
                 kind=kind,
             )
         )
+        report = found.report
         ranges = self.engine.ledger.ranges(line, hour)
-        metadata = {"seconds": (self.installation.clock() - started) / 1_000, **_span(ranges)}
+        metadata = {
+            "seconds": (self.installation.clock() - started) / 1_000,
+            **inputs(self.engine.log, line, ranges),
+        }
         if not self._shown(context.log, hour):
             return report
         chosen = set(tables)
         yield from self.reporter.tables(report, [t for t in ASSET_TABLES if t in chosen], metadata)
-        asked = {self.names.completeness, self.names.freshness} if wanted is None else set(wanted)
+        every = {self.names.completeness, self.names.freshness, self.names.live_equals_rerun}
+        asked = every if wanted is None else set(wanted)
+        if self.names.live_equals_rerun in asked and closed:
+            yield self.reporter.live_equals_rerun(found)
         if self.names.completeness in asked:
-            found = checks.completeness(self.engine, line, ranges)
-            yield self.reporter.completeness(found, hour)
+            complete = checks.completeness(self.engine, line, ranges)
+            yield self.reporter.completeness(complete, hour)
         if self.names.freshness in asked:
             yield self.reporter.freshness(self._freshness(), hour)
         return report
+
+    def settle(
+        self, context: OpExecutionContext, hours: Sequence[int], *, kind: RerunKind
+    ) -> Generator[Event, None, list[int]]:
+        """Computes closed hours whole, one after the other; returns those that failed.
+
+        An hour that fails holds up no other, and one that live batches keep on changing is left
+        to the next run.
+        """
+        failed: list[int] = []
+        for number, hour in enumerate(hours, 1):
+            about = f"line '{self.names.line}', hour {partition_key(hour)}"
+            try:
+                report = yield from self.compute_hour(context, hour, kind=kind)
+            except CommitLostError as error:
+                context.log.warning("%s is left to the next run: %s", about, error)
+            except PlatformError:
+                context.log.exception("%s can not be computed", about)
+                failed.append(hour)
+            else:
+                context.log.info(
+                    "%s, %d of %d: version %d", about, number, len(hours), report.version
+                )
+        yield from self.deliver(context, RERUN_DRAIN_S)
+        return failed
 
     def deliver(
         self, context: Context, deadline_s: float, *, asked: bool = False
@@ -175,9 +217,3 @@ class LineRuns:
             partition_key(hour),
         )
         return False
-
-
-def _span(ranges: Sequence[tuple[int, int]]) -> dict[str, Any]:
-    if not ranges:
-        return {}
-    return {"offset_lo": ranges[0][0], "offset_hi": ranges[-1][1]}

@@ -203,15 +203,25 @@ class Evaluation:
 
 
 def new_data_sensor(
-    installation: Installation, lines: Sequence[LineNames], jobs: Sequence[JobDefinition]
+    installation: Installation,
+    lines: Sequence[LineNames],
+    jobs: Sequence[JobDefinition],
+    plant_problem: Exception | None = None,
 ) -> SensorDefinition:
-    """The one sensor of all lines; a line that fails holds up no other."""
+    """The one sensor of all lines; a line that fails holds up no other.
+
+    A `plant_problem` stands first in its description and in what it says when it skips.
+    """
+    broken = "" if plant_problem is None else f"the plant file is broken: {plant_problem}"
     since_s = installation.clock() / MS_PER_S
 
     @sensor(
         name=SENSOR,
         jobs=jobs,
-        description="Starts a batch for every line whose log has grown, and reruns of dirty hours.",
+        description=(
+            f"{broken} " * bool(broken)
+            + "Starts a batch for every line whose log has grown, and reruns of dirty hours."
+        ),
         # the daemon looks every 5 s; a longer interval would skip every other look
         minimum_interval_seconds=1,
         default_status=DefaultSensorStatus.RUNNING,
@@ -225,7 +235,7 @@ def new_data_sensor(
             now_ms,
         )
         requests: list[RunRequest] = []
-        seen: list[str] = []
+        seen: list[str] = [broken] if broken else []
         for names in lines:
             try:
                 request, about = evaluation.decide(names)

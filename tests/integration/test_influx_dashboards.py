@@ -20,7 +20,7 @@ from tools.dashboards.__main__ import FOLDER
 
 START_MS = 1_795_338_000_000
 COUNT = 600
-RANGE = {"start_ms": START_MS, "end_ms": START_MS + 1_000 * COUNT, "interval": "10s"}
+END_MS = START_MS + 1_000 * COUNT
 LINE = "line/1 (test)"
 BOARDS = {path.name: path.read_text(encoding="utf-8") for path in FOLDER.glob("*.json")}
 NAMES = {c.name for table in schema.measured() for c in table.columns}
@@ -36,18 +36,28 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Influx]:
         yield running
 
 
+def chosen(server: Influx, board: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """What is chosen of each variable, two values where several may be, and the empty ones."""
+    values: dict[str, Any] = {}
+    many = {v["name"] for v in board["templating"]["list"] if v.get("multi")}
+    for name, query in variable_queries(board):
+        found = sorted({row["value"] for row in server.query(filled_in(query, values))})
+        if not found:
+            return values, [f"{query.where}: no values"]
+        values[name] = found[:2] if name in many else LINE if LINE in found else found[0]
+    return values, []
+
+
+def filled_in(query: Query, values: Mapping[str, Any]) -> str:
+    return interpolated(query.text, values, start_ms=START_MS, end_ms=END_MS, interval="10s")
+
+
 def problems(server: Influx, board: Mapping[str, Any]) -> list[str]:
     """What a person would see as an empty list, an empty panel or an empty column."""
-    chosen: dict[str, str] = {}
-    found = []
-    for name, query in variable_queries(board):
-        rows = server.query(interpolated(query.text, chosen, **RANGE))
-        values = sorted({row["value"] for row in rows})
-        if not values:
-            return [f"{query.where}: no values"]
-        chosen[name] = LINE if LINE in values else values[0]
-    for query in panel_queries(board):
-        found += empty(query, server.series(interpolated(query.text, chosen, **RANGE)))
+    values, found = chosen(server, board)
+    if not found:
+        for query in panel_queries(board):
+            found += empty(query, server.series(filled_in(query, values)))
     return found
 
 
@@ -76,9 +86,9 @@ def test_every_variable_and_panel_shows_data(server: Influx, name: str) -> None:
 
 def test_the_newest_row_of_each_sensor_is_that_of_the_table(server: Influx) -> None:
     board = json.loads(BOARDS["signals.json"])
-    query = next(q for q in panel_queries(board) if '"run_id"' in q.text)
-    chosen = {"line": LINE, "machine": "machine_name0", "sensor": "sensor_name0"}
-    (row,) = server.query(interpolated(query.text, chosen, **RANGE))
+    query = next(q for q in panel_queries(board) if q.where.startswith("panel 'Newest row"))
+    values = {"line": LINE, "machine": "machine_name0", "sensor": ["sensor_name0", "none"]}
+    (row,) = server.query(filled_in(query, values))
     rows = make_rows(schema.SIGNAL_ANOMALIES, COUNT, line=LINE, start_ms=START_MS).to_pylist()
     newest = [r for r in rows if r["machine_name"] == "machine_name0"][-1]
     assert (row["run"], row["value"], row["status"]) == (
@@ -88,20 +98,46 @@ def test_the_newest_row_of_each_sensor_is_that_of_the_table(server: Influx) -> N
     )
 
 
+def test_value_limits_and_anomalies_are_those_of_the_interval(server: Influx) -> None:
+    board = json.loads(BOARDS["vibration.json"])
+    points, limits = (q for q in panel_queries(board) if q.where.startswith("panel 'y axis'"))
+    values = {"line": LINE, "machine": "machine_name1", "sensor": ["sensor_name1"]}
+    rows = make_rows(schema.VIBRATION_ANOMALIES, COUNT, line=LINE, start_ms=START_MS).to_pandas()
+    own = rows[rows["machine_name"] == "machine_name1"]
+    own = own[(own["ts"].astype("int64") - START_MS) // 10_000 == 7]
+    y = own.filter(like="vib_accel_rms_y").mean(numeric_only=True)
+
+    (point,) = (
+        r for r in server.query(filled_in(points, values)) if r["time"] == START_MS + 70_000
+    )
+    assert point["y"] == pytest.approx(y["vib_accel_rms_y"])
+    assert point["anomaly"] == own["vib_accel_rms_y_anomaly"].max()
+    assert point["run"] == own["run_id"].iloc[-1]
+    (limit,) = (
+        r for r in server.query(filled_in(limits, values)) if r["time"] == START_MS + 70_000
+    )
+    reach = y["vib_accel_rms_y_z_score_thresh"] * y["vib_accel_rms_y_model_std"]
+    assert limit["upper limit"] == pytest.approx(y["vib_accel_rms_y_model_avg"] + reach)
+    assert limit["lower limit"] == pytest.approx(y["vib_accel_rms_y_model_avg"] - reach)
+
+
 @pytest.mark.parametrize("name", sorted(BOARDS))
 def test_any_misspelt_name_is_found(server: Influx, name: str) -> None:
     board = json.loads(BOARDS[name])
-    places = [
-        *((target, "query") for panel in board["panels"] for target in panel["targets"]),
-        *((a["target"], "query") for a in board["annotations"]["list"]),
-        *((v, "query") for v in board["templating"]["list"] if v["type"] == "query"),
-    ]
+    values, _ = chosen(server, board)
     tried = 0
-    for holder, key in places:
-        text = holder[key]
-        for column, mutant in mutants(text):
-            holder[key] = mutant
-            assert problems(server, board), f"'{column}x' goes unnoticed: {mutant}"
+    for query in panel_queries(board):
+        for column, text in mutants(query.text):
+            mutant = Query(query.where, text)
+            answer = server.series(filled_in(mutant, values))
+            assert empty(mutant, answer), f"'{column}x' goes unnoticed: {text}"
             tried += 1
-        holder[key] = text
+    for variable in board["templating"]["list"]:
+        if variable["type"] == "query":
+            text = variable["query"]
+            for column, mutant_text in mutants(text):
+                variable["query"] = mutant_text
+                assert chosen(server, board)[1], f"'{column}x' goes unnoticed: {mutant_text}"
+                tried += 1
+            variable["query"] = text
     assert tried > 30

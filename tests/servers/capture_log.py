@@ -1,5 +1,6 @@
 """Writes a capture log as the buffer does, without the buffer: for tests of its readers."""
 
+import hashlib
 import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
@@ -38,17 +39,19 @@ def write_segments(
             part = list(enumerate(records[start : start + rows], start=lo))
             digest = chain(bytes.fromhex(digest), part).hex()
             path = _write(home.capture, stream, part)
+            body = (home.capture / path).read_bytes()
             received = [record.received_ts for _, record in part]
             manifest.execute(
-                "INSERT INTO segments VALUES (?, ?, ?, ?, ?, ?, ?, '', ?, 0)",
+                "INSERT INTO segments VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 0)",
                 (
                     stream,
                     lo,
                     lo + len(part),
-                    (home.capture / path).stat().st_size,
+                    len(body),
                     min(received),
                     max(received),
                     path,
+                    hashlib.blake2b(body, digest_size=32).hexdigest(),
                     digest,
                 ),
             )

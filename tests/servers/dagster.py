@@ -1,4 +1,4 @@
-"""A real Dagster for tests: code server, daemon and web server on free ports."""
+"""A real Dagster for tests: code server, pool, daemon and web server on free ports."""
 
 import contextlib
 import os
@@ -44,9 +44,14 @@ def free_port() -> int:
 
 @dataclass
 class Dagster:
-    """Three running processes; `stop` ends them and says what is left."""
+    """Running processes; `stop` ends them and says what is left.
+
+    Attributes:
+        pool: options of the pool; None: there is none.
+    """
 
     settings: Settings
+    pool: tuple[str, ...] | None = ()
     environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     code_port: int = field(default_factory=free_port)
     port: int = field(default_factory=free_port)
@@ -56,11 +61,15 @@ class Dagster:
         prepare_instance(self.settings.home)
         code = processes.code_server(self.settings, self.environ, port=self.code_port)
         process = self._start(code)
+        if self.pool is not None:
+            self.start_pool()
         wait_for(
             lambda: self._alive(process) and processes.code_server_ready(self.code_port),
             f"code server, see {processes.log_path(self.settings.home, code)}",
             START_TIMEOUT_S,
         )
+        if self.pool is not None:
+            wait_for(lambda: processes.pool_ready(self.settings.home), "pool", START_TIMEOUT_S)
         self._start(
             processes.webserver(
                 self.settings, self.environ, code_port=self.code_port, port=self.port
@@ -68,6 +77,9 @@ class Dagster:
         )
         self._start(processes.daemon(self.settings, self.environ, code_port=self.code_port))
         wait_for(lambda: processes.webserver_ready(self.port), "web server", START_TIMEOUT_S)
+
+    def start_pool(self) -> "subprocess.Popen[bytes]":
+        return self._start(processes.pool(self.settings, self.environ, *(self.pool or ())))
 
     def _start(self, command: processes.Command) -> "subprocess.Popen[bytes]":
         path = processes.log_path(self.settings.home, command)
@@ -89,7 +101,7 @@ class Dagster:
         return True
 
     def family(self) -> list[psutil.Process]:
-        """The three processes and everything below them."""
+        """All processes and everything below them."""
         found: list[psutil.Process] = []
         for process in self.started:
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -98,7 +110,7 @@ class Dagster:
         return found
 
     def stop(self) -> list[psutil.Process]:
-        """Ends all three with SIGTERM, the code server last; returns what outlived them."""
+        """Ends them with SIGTERM, the code server last; returns what outlived them."""
         family = self.family()
         for process in reversed(self.started):
             process.send_signal(signal.SIGTERM)
@@ -119,8 +131,8 @@ class Dagster:
 
 
 @contextlib.contextmanager
-def running(settings: Settings) -> Iterator[Dagster]:
-    dagster = Dagster(settings)
+def running(settings: Settings, *, pool: tuple[str, ...] | None = ()) -> Iterator[Dagster]:
+    dagster = Dagster(settings, pool=pool)
     try:
         dagster.start()
         yield dagster

@@ -6,23 +6,31 @@ import sys
 from pathlib import Path
 from typing import Final
 
+from grafana_foundation_sdk.builders.dashboard import Dashboard
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 
+from tools.dashboards.electrical import electrical
+from tools.dashboards.plant import line, plant
+from tools.dashboards.quality import quality
 from tools.dashboards.signals import signals
+from tools.dashboards.valves import valves
+from tools.dashboards.vibration import vibration
 
 FOLDER: Final = Path(__file__).resolve().parents[2] / "deploy" / "grafana" / "dashboards"
 
 
 def rendered() -> dict[str, str]:
     """The text of every dashboard file, by its name."""
-    boards = {"signals.json": signals()}
-    return {
-        name: json.dumps(
-            board.build(), cls=JSONEncoder, indent=2, sort_keys=True, ensure_ascii=False
-        )
-        + "\n"
-        for name, board in boards.items()
-    }
+    boards = (plant, line, signals, vibration, valves, electrical, quality)
+    return {f"{board.__name__}.json": _text(board()) for board in boards}
+
+
+def _text(board: Dashboard) -> str:
+    """A dashboard as it is stored, its panels numbered in their order."""
+    built = board.build()
+    for number, panel in enumerate(built.panels or (), start=1):
+        panel.id_val = number
+    return json.dumps(built, cls=JSONEncoder, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 
 def outdated(folder: Path = FOLDER) -> list[str]:

@@ -25,6 +25,7 @@ class InfluxQuery(variants.Dataquery, cogbuilder.Builder["InfluxQuery"]):
         query: the text, with Grafana's macros and variables.
         ref_id: name of the query within its panel.
         result_format: one series a column, or one table.
+        alias: name of each series; `$tag_<name>` stands for a tag's value.
         annotation: the columns that an annotation is made of; they belong inside the target.
     """
 
@@ -34,6 +35,7 @@ class InfluxQuery(variants.Dataquery, cogbuilder.Builder["InfluxQuery"]):
         *,
         ref_id: str = "A",
         result_format: Literal["time_series", "table"] = "time_series",
+        alias: str = "$col",
         annotation: Mapping[str, str] | None = None,
     ) -> None:
         self._json: dict[str, object] = {
@@ -44,7 +46,7 @@ class InfluxQuery(variants.Dataquery, cogbuilder.Builder["InfluxQuery"]):
             "resultFormat": result_format,
         }
         if result_format == "time_series":
-            self._json["alias"] = "$col"
+            self._json["alias"] = alias
         if annotation is not None:
             self._json |= {"fromAnnotations": True, **annotation}
 
@@ -89,6 +91,7 @@ class Source:
         every: str | None = "$__interval",
         by: Iterable[str] = (),
         without: Iterable[str] = (),
+        newest: int | None = None,
     ) -> str:
         """A query for the dashboard's time range and the chosen tags.
 
@@ -98,6 +101,7 @@ class Source:
             every: interval that is aggregated over; None for rows as they are.
             by: tags that are told apart.
             without: tags whose variable does not restrict this query.
+            newest: only the newest rows, at most this many, the newest first.
         """
         columns = ", ".join(f'{text} AS "{shown}"' for shown, text in expressions.items())
         conditions = " AND ".join([*self._chosen(without), *where, "$timeFilter"])
@@ -105,16 +109,21 @@ class Source:
         text = f'SELECT {columns} FROM "{self.table.measurement}" WHERE {conditions}'
         if groups:
             text += f" GROUP BY {', '.join(groups)}"
-        return f"{text} fill(none)" if every else text
+        if every:
+            text += " fill(none)"
+        return text if newest is None else f"{text} ORDER BY time DESC LIMIT {newest}"
 
-    def tag_values(self, tag: str) -> str:
-        """The values of a tag in the time range, under the variables that stand before it."""
+    def tag_values(self, tag: str, *, also: Iterable[schema.Table] = ()) -> str:
+        """The values of a tag in the time range, under the variables that stand before it.
+
+        Args:
+            tag: the tag.
+            also: further tables whose values count.
+        """
         before = list(self.variables)[: list(self.variables).index(tag)]
         conditions = " AND ".join([*(self._is_chosen(name) for name in before), "$timeFilter"])
-        return (
-            f'SHOW TAG VALUES FROM "{self.table.measurement}" '
-            f"WITH KEY = {self.name(tag)} WHERE {conditions}"
-        )
+        tables = ", ".join(f'"{table.measurement}"' for table in (self.table, *also))
+        return f"SHOW TAG VALUES FROM {tables} WITH KEY = {self.name(tag)} WHERE {conditions}"
 
     def _chosen(self, without: Iterable[str]) -> list[str]:
         left_out = set(without)

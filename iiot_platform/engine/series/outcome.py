@@ -60,12 +60,14 @@ class Outcome:
         state: what influences later rows, serialised.
         tables: rows per table.
         anomalies: event times of flagged rows.
+        changes: event times at which a state ended.
         running: running time, where the series has states.
     """
 
     state: bytes
     tables: tuple[TableRows, ...]
     anomalies: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
+    changes: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
     running: RunningTime | None = None
 
 

@@ -38,5 +38,6 @@ def compute_state(
     return Outcome(
         msgspec.msgpack.encode(_State(after, carry)),
         (TableRows(schema.STATES.name, rows.ts, columns),),
+        changes=rows.ts[rows.good & (found.previous_value != rows.state)],
         running=RunningTime(*time),
     )

@@ -5,10 +5,12 @@ from dagster import AssetCheckKey, AssetKey, ExecuteInProcessResult
 
 from iiot_platform.core.clock import partition_key
 from iiot_platform.engine.engine import Engine
-from iiot_platform.engine.report import HourReport
+from iiot_platform.engine.report import SettleReport
 from iiot_platform.orchestration.naming import ASSET_TABLES
 from iiot_platform.sinks.drain import DrainReport
 from tests.servers.site import Site
+
+CHECKS = ("completeness", "freshness", "live_equals_rerun")
 
 
 def backfill(site: Site, tables: list[str], first: int, last: int) -> ExecuteInProcessResult:
@@ -20,7 +22,7 @@ def backfill(site: Site, tables: list[str], first: int, last: int) -> ExecuteInP
             AssetCheckKey(key, name)
             for key in keys
             if key.path[-1] == "readings"
-            for name in ("completeness", "freshness")
+            for name in CHECKS
         },
     ).execute_in_process(
         instance=site.instance,
@@ -63,9 +65,14 @@ def test_each_hour_is_told_once_for_each_table_an_empty_one_too(filled: Site) ->
     ]
     assert [rows for table, _, rows in seen if table == "signals"] == [100, 0, 100]
     found = [(event.check_name, event.partition) for event in result.get_asset_check_evaluations()]
-    assert sorted(found) == sorted(
-        (name, partition_key(hour)) for hour in hours for name in ("completeness", "freshness")
-    )
+    assert sorted(found) == sorted((name, partition_key(hour)) for hour in hours for name in CHECKS)
+
+
+def test_an_open_hour_is_not_compared(filled: Site) -> None:
+    result = backfill(filled, list(ASSET_TABLES), filled.hour, filled.hour)
+    assert result.success
+    found = {event.check_name for event in result.get_asset_check_evaluations()}
+    assert found == {"completeness", "freshness"}
 
 
 def test_chosen_tables_alone_are_told(filled: Site) -> None:
@@ -79,13 +86,13 @@ def test_hours_are_computed_in_order_under_the_current_settings(
     filled: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
-    real = Engine.rerun
+    real = Engine.recompute
 
-    def rerun(engine: Engine, line: str, hour: int, **options: Any) -> HourReport:
+    def rerun(engine: Engine, line: str, hour: int, **options: Any) -> SettleReport:
         asked.append((line, hour, options["settings"], options["kind"]))
         return real(engine, line, hour, **options)
 
-    monkeypatch.setattr(Engine, "rerun", rerun)
+    monkeypatch.setattr(Engine, "recompute", rerun)
     assert backfill(filled, ["signals"], filled.hour - 3, filled.hour).success
     assert asked == [
         ("press_1", hour, "current", "backfill") for hour in range(filled.hour - 3, filled.hour + 1)
@@ -95,14 +102,14 @@ def test_hours_are_computed_in_order_under_the_current_settings(
 def test_what_was_committed_before_a_failure_is_told(
     filled: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = Engine.rerun
+    real = Engine.recompute
 
-    def rerun(engine: Engine, line: str, hour: int, **options: Any) -> HourReport:
+    def rerun(engine: Engine, line: str, hour: int, **options: Any) -> SettleReport:
         if hour == filled.hour - 1:
             raise ValueError("poison")
         return real(engine, line, hour, **options)
 
-    monkeypatch.setattr(Engine, "rerun", rerun)
+    monkeypatch.setattr(Engine, "recompute", rerun)
     result = backfill(filled, ["signals"], filled.hour - 3, filled.hour)
     assert not result.success
     assert [hour for _, hour, _ in told(result)] == [

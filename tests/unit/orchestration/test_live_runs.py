@@ -7,7 +7,7 @@ from dagster import AssetKey, DagsterEventType, ExecuteInProcessResult
 from iiot_platform.core.clock import hour_start_ms, partition_key
 from iiot_platform.engine.engine import Engine
 from iiot_platform.engine.errors import CommitLostError
-from iiot_platform.engine.report import BatchReport, HourReport
+from iiot_platform.engine.report import BatchReport, SettleReport
 from iiot_platform.orchestration.naming import ASSET_TABLES, HOUR_TAG
 from iiot_platform.sinks.drain import DrainReport
 from tests.servers.site import Site
@@ -164,13 +164,13 @@ def test_a_rerun_does_the_dirty_hour_with_the_settings_it_had(
     hour = site.hour - 2
     monkeypatch.setattr(Engine, "dirty_hours", lambda _, __: [hour])
     asked = []
-    real = Engine.rerun
+    real = Engine.recompute
 
-    def rerun(engine: Engine, line: str, hour: int, **options: Any) -> HourReport:
+    def rerun(engine: Engine, line: str, hour: int, **options: Any) -> SettleReport:
         asked.append((line, hour, options["settings"], options["kind"]))
         return real(engine, line, hour, **options)
 
-    monkeypatch.setattr(Engine, "rerun", rerun)
+    monkeypatch.setattr(Engine, "recompute", rerun)
     tags = {HOUR_TAG: partition_key(hour)} if tagged else {}
     result = run(site, "rerun_press_1", **tags)
     assert asked == [("press_1", hour, "keep", "rerun")]

@@ -1,11 +1,12 @@
 import json
+import re
 from pathlib import Path
 
 import pytest
 import yaml
 
 from iiot_platform.core import schema
-from tests.reference.grafana_queries import panel_queries, variable_queries
+from tests.reference.grafana_queries import data_panels, panel_queries, variable_queries
 from tools.dashboards.__main__ import FOLDER, outdated, rendered
 from tools.dashboards.influxql import DATASOURCE_UID, Source
 
@@ -43,8 +44,8 @@ def test_queries_run_on_every_version_of_influxdb(name: str) -> None:
     measurements = {table.measurement for table in schema.measured()}
     for query in queries:
         assert query.text.count("$timeFilter") == 1, query.where
-        source = query.text.split(" FROM ")[1].split()[0]
-        assert source.strip('"') in measurements, query.where
+        sources = re.split(r" (?:WHERE|WITH) ", query.text.split(" FROM ")[1])[0]
+        assert {source.strip('"') for source in sources.split(", ")} <= measurements, query.where
 
 
 @pytest.mark.parametrize("name", sorted(rendered()))
@@ -54,12 +55,45 @@ def test_dashboards_use_the_provisioned_data_source(name: str) -> None:
     assert source["uid"] == DATASOURCE_UID
     assert source["secureJsonData"] == {"httpHeaderValue1": "Token $INFLUX_TOKEN"}
     board = json.loads(rendered()[name])
-    targets = [target for panel in board["panels"] for target in panel["targets"]]
+    targets = [target for panel in data_panels(board) for target in panel["targets"]]
     assert {target["datasource"]["uid"] for target in targets} == {DATASOURCE_UID}
 
 
-def test_the_run_links_to_dagster() -> None:
-    board = json.loads(rendered()["signals.json"])
-    text = json.dumps(board["panels"])
-    assert "${dagster_url:raw}/runs/${__value.raw}" in text
+@pytest.mark.parametrize("name", sorted(rendered()))
+def test_points_link_to_their_runs_and_pages_to_dagster(name: str) -> None:
+    board = json.loads(rendered()[name])
     assert "dagster_url" in {variable["name"] for variable in board["templating"]["list"]}
+    text = json.dumps(board)
+    assert "${dagster_url:raw}/runs/${__value.raw}" in text
+    assert "${dagster_url:raw}/assets/" in text
+    for panel in data_panels(board):
+        if "${__data.fields.run}" in json.dumps(panel):
+            framed = [t for t in panel["targets"] if t["resultFormat"] == "table"]
+            assert 'last("run_id") AS "run"' in framed[0]["query"], panel["title"]
+
+
+@pytest.mark.parametrize("name", sorted(rendered()))
+def test_what_a_panel_overrides_is_what_its_queries_show(name: str) -> None:
+    board = json.loads(rendered()[name])
+    for panel in data_panels(board):
+        shown = set(re.findall(r'AS "([^"]+)"', " ".join(t["query"] for t in panel["targets"])))
+        shown |= {"Time"} | set(re.findall(r'"(\w+_name)"', str(panel["targets"])))
+        for override in panel["fieldConfig"]["overrides"]:
+            assert override["matcher"]["options"] in shown, panel["title"]
+
+
+@pytest.mark.parametrize("name", sorted(rendered()))
+def test_rows_repeat_for_variables_and_panels_lie_beside_each_other(name: str) -> None:
+    board = json.loads(rendered()[name])
+    many = {v["name"] for v in board["templating"]["list"] if v.get("multi")}
+    repeated = {panel["repeat"] for panel in board["panels"] if panel.get("repeat")}
+    assert repeated <= many
+    ids = [panel["id"] for panel in board["panels"]]
+    assert len(set(ids)) == len(ids)
+    taken = set()
+    for panel in board["panels"]:
+        at = panel["gridPos"]
+        cells = {(at["x"] + i, at["y"] + j) for i in range(at["w"]) for j in range(at["h"])}
+        assert not cells & taken, panel["title"]
+        assert at["x"] + at["w"] <= 24
+        taken |= cells

@@ -1,0 +1,1 @@
+"""Runs in processes that are already warm: a service that forks and feeds them, and its client."""

@@ -1,0 +1,65 @@
+"""The job that deletes table files that nobody needs any more."""
+
+from collections.abc import Iterator
+from typing import Final
+
+from dagster import (
+    DefaultScheduleStatus,
+    JobDefinition,
+    OpExecutionContext,
+    ScheduleDefinition,
+    in_process_executor,
+    job,
+    op,
+)
+
+from iiot_platform.engine.garbage import collect
+from iiot_platform.orchestration.events import Event
+from iiot_platform.orchestration.installation import Installation
+from iiot_platform.orchestration.naming import TIDY
+
+GRACE_S: Final = 4 * 3_600.0
+"""How long a file stays after it was replaced: longer than any run or reader takes."""
+_HOURLY: Final = "35 * * * *"
+
+
+def tidy_job(installation: Installation) -> JobDefinition:
+    """Deletes superseded table files and those of runs that died before their commit."""
+
+    @op(name=f"{TIDY}_files", out={}, description="Deletes files that no version needs.")
+    def delete(context: OpExecutionContext) -> Iterator[Event]:
+        engine = installation.engine
+        found = collect(
+            engine.ledger,
+            engine.store,
+            grace_s=GRACE_S,
+            keep_versions=installation.plant.batches.keep_versions,
+        )
+        context.log.info(
+            "deleted %d superseded files and %d of dead runs, %.1f MB",
+            found.superseded,
+            found.orphans,
+            found.bytes / 1e6,
+        )
+        yield from ()  # an op without outputs is a generator
+
+    @job(
+        name=TIDY,
+        description="Deletes table files that were replaced hours ago and are kept no longer.",
+        executor_def=in_process_executor,
+    )
+    def tidy() -> None:
+        delete()
+
+    return tidy
+
+
+def tidy_schedule(tidy: JobDefinition) -> ScheduleDefinition:
+    """Tidies once an hour."""
+    return ScheduleDefinition(
+        job=tidy,
+        name=tidy.name,
+        cron_schedule=_HOURLY,
+        description=tidy.description,
+        default_status=DefaultScheduleStatus.RUNNING,
+    )

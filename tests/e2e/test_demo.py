@@ -1,0 +1,112 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from iiot_platform.client import Client
+from iiot_platform.core import schema
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+
+ROOT = Path(__file__).resolve().parents[2]
+READY_S = 120.0
+STOP_S = 20.0
+SERVED = {
+    *("readings", "signals", "signal_anomalies", "states", "vibration_anomalies"),
+    *("valve_anomalies", "electrical_readings", "electrical_cycles", "line_summary"),
+}
+
+
+def environ(home: Path, **more: str) -> dict[str, str]:
+    return {
+        **os.environ,
+        "IIOT_HOME": str(home),
+        "PYTHONPATH": str(ROOT),
+        **more,
+    }
+
+
+def demo(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "iiot_platform.cli", "demo", *arguments]
+
+
+def processes_of(home: Path) -> list[str]:
+    """Command lines of processes that were started for a home."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("IIOT_HOME") == str(home):
+                found.append(" ".join(process.cmdline()))
+        except psutil.Error:
+            continue
+    return found
+
+
+def test_the_demo_loses_nothing_and_leaves_nothing(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    done = subprocess.run(
+        demo("--seconds", "15", "--history", "300"),
+        env=environ(home, IIOT_DEMO_BROKER="embedded"),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    result: Mapping[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    assert result["problems"] == []
+    assert result["published"] > 300 * 30
+    assert result["captured"] == result["published"]
+    assert result["rows"]["readings"] >= result["captured"] - result["quarantined"]
+    assert all(result["rows"][table] > 0 for table in SERVED)
+    assert result["failed_batches"] == 0
+    assert result["batches"] > 0
+    assert result["recall_total"] > 0.5
+    assert result["false_alarm_rate"] < 0.01
+    assert 0 < result["latency_s"]["p50"] <= result["latency_s"]["p95"]
+    assert processes_of(home) == []
+
+    client = Client(home)
+    counted = sum(len(client.table(line, schema.READINGS.name)) for line in client.lines())
+    client.close()
+    assert counted == result["rows"]["readings"]
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
+def test_nothing_survives_the_supervisor(tmp_path: Path, end: signal.Signals) -> None:
+    home = tmp_path / "home"
+    with subprocess.Popen(
+        demo("--history", "30"),
+        env=environ(home),
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as supervisor:
+        assert supervisor.stdout is not None
+        deadline = time.monotonic() + READY_S
+        said = ""
+        while "Dagster http://" not in said:
+            line = supervisor.stdout.readline()
+            assert line, said
+            assert time.monotonic() < deadline, said
+            said += line
+        supervisor.send_signal(end)
+        deadline = time.monotonic() + STOP_S
+        while processes_of(home):
+            assert time.monotonic() < deadline, processes_of(home)
+            time.sleep(0.1)
+        rest = supervisor.stdout.read()
+
+    if end == signal.SIGINT:
+        assert supervisor.returncode == 0, rest
+        assert "stopped; the tables stay in" in rest

@@ -1,0 +1,230 @@
+"""The outbox with a drain and a database in memory: in the end the database equals the tables."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from iiot_platform.config.line_settings import KindDefaults
+from iiot_platform.core import schema
+from iiot_platform.core.clock import hour_of, hour_start_ms
+from iiot_platform.core.errors import SinkError
+from iiot_platform.core.parameters import DetectorParameters
+from iiot_platform.core.paths import Home
+from iiot_platform.engine.engine import Engine
+from iiot_platform.engine.garbage import collect
+from iiot_platform.engine.outbox import LedgerOutbox
+from iiot_platform.sinks.drain import DrainReport, drain
+from iiot_platform.sinks.influxdb import Written
+from iiot_platform.sinks.refusals import RefusedError
+from tests.servers.capture_log import write_segments
+from tests.servers.engines import LINE, PLANT, engine_at, rows_of, settle
+from tests.servers.engines import drain as take_all
+from tests.servers.streams import BASE_MS, disturb, line_records, signal
+
+Rows = dict[tuple[object, ...], dict[str, object]]
+HOUR = hour_of(BASE_MS)
+NOW_MS = 5_000_000
+
+
+class MemorySink:
+    """A database that keeps the last row of each time and tags; fails or refuses when told to."""
+
+    def __init__(self) -> None:
+        self.tables: dict[str, Rows] = {}
+        self.writes = 0
+        self.before: Callable[[str, pa.Table], None] = lambda _table, _rows: None
+
+    def write(self, table: schema.Table, rows: pa.Table) -> Written:
+        self.before(table.name, rows)
+        self.writes += len(rows)
+        self.tables.setdefault(table.name, {}).update(keyed(table, rows))
+        return Written(len(rows), 0)
+
+    def delete_range(self, table: schema.Table, line: str, start_ms: int, end_ms: int) -> None:
+        kept = {
+            key: row
+            for key, row in self.tables.get(table.name, {}).items()
+            if not (row["line_name"] == line and start_ms <= row["ms"] < end_ms)  # type: ignore[operator]
+        }
+        self.tables[table.name] = kept
+
+
+def keyed(table: schema.Table, rows: pa.Table) -> Rows:
+    """Rows by time and tags, provenance left out."""
+    ms = rows.column("ts").cast(pa.int64()).to_pylist()
+    plain = rows.drop_columns(["ts", *table.names("provenance")]).to_pylist()
+    tags = table.names("tag")
+    return {
+        (at, *(row[tag] for tag in tags)): row | {"ms": at}
+        for at, row in zip(ms, plain, strict=True)
+    }
+
+
+def standing(engine: Engine) -> dict[str, Rows]:
+    """What the tables say."""
+    found: dict[str, Rows] = {}
+    for table in schema.measured():
+        for hour in engine.ledger.hours(LINE):
+            if rows := keyed(table, rows_of(engine, table, hour)):
+                found.setdefault(table.name, {}).update(rows)
+    return found
+
+
+def outbox_of(engine: Engine) -> LedgerOutbox:
+    return LedgerOutbox(engine.ledger, engine.store)
+
+
+def run(
+    engine: Engine, sink: MemorySink, *, deadline_s: float = 60.0, now: int = NOW_MS
+) -> DrainReport:
+    return drain(outbox_of(engine), sink, LINE, deadline_s=deadline_s, now_ms=lambda: now)
+
+
+def same(sink: MemorySink, engine: Engine) -> bool:
+    return {name: rows for name, rows in sink.tables.items() if rows} == standing(engine)
+
+
+@pytest.mark.parametrize("every", [1, 3, 1_000])
+def test_a_database_that_follows_ends_with_what_the_tables_say(home: Home, every: int) -> None:
+    """Disorder, restarts, reruns and merged files included, drained often or only at the end."""
+    engine = engine_at(home.root, disturb(line_records(4, 200), 4), sinks=True)
+    sink = MemorySink()
+    batches = 0
+    while engine.run_batch(LINE, run_id="run", row_cap=10):
+        batches += 1
+        if batches % every == 0:
+            assert run(engine, sink).error is None
+    settle(engine)
+    report = run(engine, sink)
+    assert (report.error, report.remaining, report.rejected) == (None, 0, 0)
+    assert same(sink, engine)
+    assert outbox_of(engine).backlog(LINE) == 0
+
+
+def test_what_was_merged_or_replaced_is_sent_once(home: Home) -> None:
+    records = [signal("t", BASE_MS + i * 11_000, float(i % 3)) for i in range(200)]
+    engine = engine_at(home.root, records, sinks=True)
+    take_all(engine, [10])
+    sink = MemorySink()
+    run(engine, sink)
+    assert same(sink, engine)
+    assert sink.writes == sum(len(rows) for rows in sink.tables.values())
+
+
+def test_garbage_and_a_time_without_a_sink_hide_no_rows(home: Home) -> None:
+    records = [signal("t", BASE_MS + i * 1_000, float(i % 3)) for i in range(160)]
+    engine = engine_at(home.root, records, sinks=True)
+    take_all_but = Engine(home, PLANT, sinks=False)
+    engine.run_batch(LINE, run_id="told", row_cap=10)
+    take_all(take_all_but, [10])  # merges the first file, and tells nobody
+    collect(engine.ledger, engine.store, grace_s=-1, keep_versions=1)
+    sink = MemorySink()
+    run(engine, sink)
+    assert sink.tables["signals"] == standing(engine)["signals"]
+
+
+def test_a_rewrite_that_was_interrupted_is_done_again(home: Home) -> None:
+    engine = engine_at(home.root, line_records(2, 60), sinks=True)
+    take_all(engine, [10_000])
+    sink = MemorySink()
+    run(engine, sink)
+    other = PLANT.model_copy(
+        update={"defaults": KindDefaults(signal=DetectorParameters(window=20, threshold=1.0))}
+    )
+    Engine(home, other, sinks=True).rerun(LINE, HOUR, run_id="rerun", settings="current")
+
+    def fail(_table: str, _rows: pa.Table) -> None:
+        raise KeyboardInterrupt
+
+    sink.before = fail
+    with pytest.raises(KeyboardInterrupt):  # dies between delete and write
+        run(engine, sink)
+    assert not same(sink, engine)
+    sink.before = lambda _table, _rows: None
+    again = Engine(home, PLANT, sinks=True)
+    assert run(again, sink).remaining == 0
+    assert same(sink, again)
+
+
+def test_an_entry_that_is_refused_is_set_aside_and_the_rest_goes_on(home: Home) -> None:
+    engine = engine_at(home.root, line_records(2, 60), sinks=True)
+    take_all(engine, [10_000])
+    sink = MemorySink()
+
+    def refuse(table: str, _rows: pa.Table) -> None:
+        if table == "states":
+            raise RefusedError("field type conflict")
+
+    outbox_of(engine).failed(LINE, "away", NOW_MS)
+    sink.before = refuse
+    report = run(engine, sink)
+    outbox = outbox_of(engine)
+    assert (report.rejected, report.remaining, report.error) == (
+        len(outbox.rejected(LINE)),
+        0,
+        None,
+    )
+    entry, words = outbox.rejected(LINE)[0]
+    assert entry.table == "states"
+    assert "field type conflict" in words
+    assert set(sink.tables) == {name for name in standing(engine) if name != "states"}
+    sink.before = lambda _table, _rows: None
+    hours = engine.ledger.hours(LINE)
+    assert outbox.rebuild(LINE, hours) == len(hours) * len(list(schema.measured()))
+    run(engine, sink)
+    assert same(sink, engine)
+
+
+def test_a_refusal_ends_the_failures_before_it(home: Home) -> None:
+    engine = engine_at(home.root, line_records(2, 20), sinks=True)
+    take_all(engine, [10_000])
+    outbox = outbox_of(engine)
+    outbox.failed(LINE, "away", NOW_MS)
+    outbox.reject(outbox.pending(LINE, 1)[0], "refused")
+    assert outbox.failures(LINE) == 0
+    assert outbox.retry_at(LINE) is None
+
+
+def test_a_database_that_is_away_is_left_alone_ever_longer(home: Home) -> None:
+    engine = engine_at(home.root, line_records(2, 20), sinks=True)
+    take_all(engine, [10_000])
+    sink = MemorySink()
+    outbox = outbox_of(engine)
+    pending = outbox.backlog(LINE)
+
+    def away(_table: str, _rows: pa.Table) -> None:
+        raise SinkError("no route to host")
+
+    sink.before = away
+    now, waits = NOW_MS, []
+    for _ in range(4):
+        report = run(engine, sink, now=now)
+        assert report.error == outbox.last_error(LINE) == "no route to host"
+        retry_at = outbox.retry_at(LINE)
+        assert retry_at is not None
+        assert "left alone" in str(run(engine, sink, now=retry_at - 1).error)
+        waits.append(retry_at - now)
+        now = retry_at
+    assert waits == [1_000, 2_000, 4_000, 8_000]
+    assert outbox.backlog(LINE) == pending
+    sink.before = lambda _table, _rows: None
+    assert run(engine, sink, now=now).remaining == 0
+    assert outbox.failures(LINE) == 0
+    assert same(sink, engine)
+
+
+def test_a_row_that_a_restart_takes_away_goes_from_the_database(home: Home) -> None:
+    times: list[Any] = [BASE_MS, BASE_MS + 2_000]
+    engine = engine_at(home.root, [signal("t", ts, 1.0) for ts in times], sinks=True)
+    take_all(engine, [10])
+    sink = MemorySink()
+    run(engine, sink)
+    write_segments(home, LINE, [signal("t", BASE_MS + 1_000, 5.0)])
+    take_all(engine, [10])
+    assert outbox_of(engine).pending(LINE, 1)[0].operation == "rewrite"
+    stray = hour_start_ms(HOUR) + 5
+    sink.tables["signals"][stray,] = {"line_name": LINE, "ms": stray}
+    run(engine, sink)
+    assert same(sink, engine)

@@ -1,0 +1,130 @@
+"""Dagster's storage on SQLite, under many processes at once."""
+
+import multiprocessing
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from dagster import (
+    AssetCheckEvaluation,
+    AssetCheckKey,
+    AssetKey,
+    AssetMaterialization,
+    DagsterEventType,
+    DagsterInstance,
+    DagsterRunStatus,
+    EventRecordsFilter,
+    job,
+    op,
+)
+
+KEYS = [AssetKey(f"table_{number}") for number in range(3)]
+PROCESSES = 3
+RUNS = 2
+
+
+@op(out={})
+def compute() -> Iterator[AssetMaterialization | AssetCheckEvaluation]:
+    for key in KEYS:
+        yield AssetMaterialization(key, partition="h", metadata={"rows": 1})
+    yield AssetCheckEvaluation(asset_key=KEYS[0], check_name="c", passed=True, partition="h")
+
+
+@job
+def computing() -> None:
+    compute()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    storage = {
+        "module": "iiot_platform.orchestration.storage",
+        "class": "PooledSqliteStorage",
+        "config": {"base_dir": str(tmp_path)},
+    }
+    config = {"storage": {"custom": storage}, "telemetry": {"enabled": False}}
+    (tmp_path / "dagster.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    return tmp_path
+
+
+@pytest.fixture
+def instance(folder: Path) -> Iterator[DagsterInstance]:
+    with DagsterInstance.from_config(str(folder)) as instance:
+        yield instance
+
+
+def execute(folder: str, runs: int) -> None:
+    with DagsterInstance.from_config(folder) as instance:
+        for _ in range(runs):
+            assert computing.execute_in_process(instance=instance).success
+
+
+def test_a_run_leaves_what_the_ui_shows(instance: DagsterInstance, folder: Path) -> None:
+    result = computing.execute_in_process(instance=instance)
+    run = instance.get_run_by_id(result.run_id)
+    assert run is not None
+    assert run.status == DagsterRunStatus.SUCCESS
+    for key in KEYS:
+        latest = instance.get_latest_materialization_event(key)
+        assert latest is not None
+        assert latest.run_id == result.run_id
+        assert instance.get_materialized_partitions(key) == {"h"}
+    checks = instance.event_log_storage.get_latest_asset_check_execution_by_key(
+        [AssetCheckKey(KEYS[0], "c")]
+    )
+    assert [check.run_id for check in checks.values()] == [result.run_id]
+    names = {path.name for path in (folder / "storage").glob("*.db")}
+    assert names == {"event_log.db", "runs.db", "schedules.db"}
+
+
+def test_an_event_is_stored_whole_or_not_at_all(
+    instance: DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = instance.event_log_storage
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("in the middle of it")
+
+    monkeypatch.setattr(storage, "_store_asset_event_tags", fail)
+    with pytest.raises(RuntimeError, match="in the middle"):
+        instance.report_runless_asset_event(AssetMaterialization(KEYS[0], partition="h"))
+    wanted = EventRecordsFilter(DagsterEventType.ASSET_MATERIALIZATION, asset_key=KEYS[0])
+    assert list(storage.get_event_records(wanted)) == []
+
+
+def test_a_deleted_run_leaves_no_event(instance: DagsterInstance) -> None:
+    run_id = computing.execute_in_process(instance=instance).run_id
+    assert instance.all_logs(run_id)
+    instance.delete_run(run_id)
+    assert not instance.all_logs(run_id)
+
+
+def test_new_events_are_told_to_who_watches(instance: DagsterInstance) -> None:
+    run_id = computing.execute_in_process(instance=instance).run_id
+    seen = threading.Event()
+    told: list[str] = []
+
+    def tell(entry: object, _cursor: str) -> None:
+        told.append(str(entry))
+        seen.set()
+
+    instance.watch_event_logs(run_id, None, tell)
+    assert seen.wait(10)
+    instance.end_watch_event_logs(run_id, tell)
+    assert told
+
+
+def test_many_processes_open_and_write_it_at_once(folder: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    processes = [
+        context.Process(target=execute, args=(str(folder), RUNS)) for _ in range(PROCESSES)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(90)
+    assert [process.exitcode for process in processes] == [0] * PROCESSES
+    with DagsterInstance.from_config(str(folder)) as instance:
+        assert instance.get_runs_count() == PROCESSES * RUNS

@@ -1,0 +1,130 @@
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from iiot_platform.report.content import (
+    Chart,
+    Curve,
+    Figures,
+    Group,
+    Lineage,
+    LineReport,
+    Overview,
+    Report,
+    Section,
+    Stretch,
+    Timeline,
+)
+from iiot_platform.report.page import age, render, waiting
+
+START = 1_795_338_000_000
+END = START + 100_000
+HOSTILE = "\"><script>alert(1)</script><img src=x onerror=alert(2)>'&lt;"
+
+
+class Elements(HTMLParser):
+    """The elements, attributes and text of a page as a browser would see them."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.text = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def report(name: str = "oil_pressure", *, flagged: int = 3) -> Report:
+    ts = START + 1_000 * np.arange(100)
+    numbers = (1_234, 200, flagged, 0.1, 5.125, 4.0, 6.5)
+    figures = Figures(name, name, name, name, *numbers, off_reference=True)
+    chart = Chart(name, (Curve(name, ts, np.ones(100)), Curve(name, ts, np.ones(100))), name)
+    tested = Chart(name, (Curve(name, ts, np.ones(100)),), name, figures=figures)
+    states = Timeline(name, ((name, (Stretch(START, END, 1),)),))
+    overview = Overview(END - 5_000, 98_765, 14, flagged, 2, 0.957, 0.25, 6.0)
+    lineage = Lineage(name, 1_234, END, 7, name, (name, "f099a28a4542"))
+    sections = (Section(name, (Group(name, (chart, tested, states)),)),)
+    return Report(START, END, END, (LineReport(name, overview, sections, (lineage,)),) * 2)
+
+
+def test_names_are_text_wherever_they_stand() -> None:
+    plain, hostile = Elements(render(report("name"))), Elements(render(report(HOSTILE)))
+
+    assert hostile.tags == plain.tags
+    assert [name for name, _ in hostile.attributes] == [name for name, _ in plain.attributes]
+    assert hostile.tags.count("script") == 1
+    assert "onerror" not in {name for name, _ in hostile.attributes}
+    assert hostile.text.count(HOSTILE) > 20
+
+
+def test_only_the_pages_own_script_may_run() -> None:
+    page = render(report(), dagster_url="http://127.0.0.1:3000")
+    (policy,) = re.findall(r'Content-Security-Policy" content="([^"]*)"', page)
+
+    assert "default-src 'none'" in policy
+    assert re.search(r"script-src 'sha256-[\w+/]{43}='", policy)
+    assert "connect-src 'none'" in policy
+    assert (
+        "connect-src 'self'" in re.findall(r'content="([^"]*)"', render(report(), refresh_s=5))[0]
+    )
+
+
+def test_no_request_leaves_the_page() -> None:
+    page = Elements(render(report()))
+    sources = [value for name, value in page.attributes if name in {"src", "href", "srcset"}]
+
+    assert not {"link", "img", "iframe", "object"} & set(page.tags)
+    assert all(value is not None and value.startswith("#") for value in sources)
+    assert "@import" not in page.text
+    assert "url(" not in page.text
+
+
+def test_its_numbers_are_there() -> None:
+    text = re.sub(r"\s+", " ", Elements(render(report())).text)
+
+    assert "98,765" in text
+    assert "95.7%" in text
+    assert "3 anomalies in 1,234 rows" in text
+    assert "now 5.125" in text
+    assert "limits 4 to 6.5" in text
+    assert "off reference" in text
+    assert "f099a28a4542" in text
+    assert "not Grafana" in text
+    assert "2026-11-22 09:01:40" in text
+
+
+def test_runs_link_to_dagster_where_its_address_is_known() -> None:
+    page = Elements(render(report("a/b"), dagster_url="http://127.0.0.1:3000"))
+    assert ("href", "http://127.0.0.1:3000/runs/a/b") in page.attributes
+
+
+def test_an_empty_plant_and_an_empty_line_are_said() -> None:
+    empty = Report(START, END, END, ())
+    assert "Nothing has been computed yet" in render(empty)
+    overview = Overview(None, 0, 0, 0, 0, None, None, None)
+    page = render(Report(START, END, END, (LineReport("line1", overview, (), ()),)))
+    assert "No rows in this period" in page
+    assert "never" in page
+    assert "unknown" in page
+    assert ">nan" not in page.lower()
+
+
+def test_a_problem_is_told_and_tried_again() -> None:
+    page = waiting("no ledger in '<here>'", refresh_s=5)
+    assert "&lt;here&gt;" in page
+    assert 'data-refresh="5000"' in page
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(3, "3 s"), (90, "2 min"), (5_400, "1.5 h"), (172_800, "2.0 d")]
+)
+def test_ages_are_said_as_people_do(seconds: float, text: str) -> None:
+    assert age(seconds) == text

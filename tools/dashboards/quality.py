@@ -1,0 +1,73 @@
+"""The dashboard of data quality: what was set aside or came late, and how late readings are."""
+
+from typing import Final
+
+from grafana_foundation_sdk.builders import dashboard as builders
+
+from iiot_platform.core import schema
+from tools.dashboards import boards, panels
+from tools.dashboards.influxql import Source
+from tools.dashboards.panels import HALF, THIRD
+from tools.dashboards.plant import SUMMARY
+
+QUALITY: Final = Source(schema.DATA_QUALITY, {"line_name": "line", "reason": "reason"})
+_LINE: Final = schema.LINE.name
+
+
+def quality() -> builders.Dashboard:
+    """The dashboard of data quality of all lines."""
+    found = schema.DATA_QUALITY
+    made = boards.board("quality", found.title, found.description)
+    # lines from their summary: a line without trouble has no row of data quality
+    made = boards.with_variables(made, SUMMARY, many=[_LINE])
+    made = boards.with_variables(made, QUALITY, many=["reason"], skip=[_LINE])
+    counts = {"count": f"sum({QUALITY.name('count')})"}
+    run = {panels.RUN: f"last({QUALITY.name('run_id')})", "count": QUALITY.name("count")}
+    run["settings"] = QUALITY.name("config_version")
+    for title, tag in (("By reason", "reason"), ("By line", _LINE)):
+        made = made.with_panel(
+            panels.bars(
+                panels.plotted(title, QUALITY, counts, by=tag, description=found.description)
+            )
+            .interval("10s")
+            .height(9)
+            .span(HALF)
+        )
+    summary = (
+        ("Readings per interval of 10 s", "readings", "mean", "short"),
+        ("Largest lateness", "lateness_max_s", "max", "s"),
+        ("Known share of the states' time", "known_share", "mean", "percentunit"),
+    )
+    for title, column, how, unit in summary:
+        made = made.with_panel(
+            panels.plotted(
+                title,
+                SUMMARY,
+                {column: f"{how}({SUMMARY.name(column)})"},
+                by=_LINE,
+                description=SUMMARY.table.column(column).description.capitalize(),
+            )
+            .interval("10s")
+            .unit(unit)
+            .height(8)
+            .span(THIRD)
+        )
+    totals = QUALITY.select(counts, every=None, by=[_LINE, "reason"])
+    newest = QUALITY.select(run, every=None, by=[_LINE, "reason"])
+    asset = {
+        "title": "Open the table in Dagster",
+        "url": "${dagster_url:raw}/assets/${__value.raw:percentencode}/" + found.name,
+        "targetBlank": True,
+    }
+    link = panels.properties({"links": [asset]})
+    return made.with_panel(
+        panels.listed("Sum in the chosen time", totals)
+        .override_by_name(_LINE, link)
+        .height(9)
+        .span(HALF)
+    ).with_panel(
+        panels.listed("Newest interval of each reason and its run", newest)
+        .override_by_name(_LINE, link)
+        .height(9)
+        .span(HALF)
+    )

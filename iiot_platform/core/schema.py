@@ -354,8 +354,25 @@ LATE_ROWS = Table(
     "Readings that were received after their hour had ended and the grace was over.",
     "Late rows",
 )
+GAPS = Table(
+    "gaps",
+    None,
+    (
+        _time("when the gap was written: the source was back"),
+        Column("offset", INT, "internal", "offset of the record in the line's capture log"),
+        Column("source", TEXT, "internal", "source in the plant file"),
+        Column("begin_ts", TS, "internal", "from here messages may be missing", "UTC, ms"),
+        Column("end_ts", TS, "internal", "before this messages may be missing", "UTC, ms"),
+        Column("duration_s", FLOAT, "internal", "length of the gap", "s"),
+        Column("reason", TEXT, "internal", "why, as the buffer saw it"),
+        *PROVENANCE,
+    ),
+    "Intervals in which messages of a source may be missing, and why.",
+    "Gaps",
+)
 LATE: Final = "late"
-"""Reason in `data_quality` of readings that came late; the others are those of the quarantine."""
+GAP: Final = "gap"
+"""Reasons in `data_quality` beside those of the quarantine: late readings, and gaps."""
 DATA_QUALITY = Table(
     "data_quality",
     "DataQuality",
@@ -404,6 +421,7 @@ TABLES: Final[dict[str, Table]] = {
         LINE_SUMMARY,
         QUARANTINE,
         LATE_ROWS,
+        GAPS,
         DATA_QUALITY,
         ACTIVITY,
     )

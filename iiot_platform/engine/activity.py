@@ -160,6 +160,9 @@ def summarise(line: str, activity: pa.Table) -> pa.Table:
         np.add.at(sums, index, activity.column(name).to_numpy())
         return sums
 
+    gaps = pc.equal(activity.column("series"), schema.GAP).to_numpy(zero_copy_only=False)
+    set_aside = np.zeros(len(at), np.int64)
+    np.add.at(set_aside, index[~gaps], activity.column("quarantined").to_numpy()[~gaps])
     readings = total("readings")
     counted = activity.column("readings").to_numpy() > 0
     latest = np.full(len(at), _NO_LATENESS, np.int64)
@@ -177,7 +180,7 @@ def summarise(line: str, activity: pa.Table) -> pa.Table:
             "lateness_mean_s": total("lateness_sum_ms") / np.maximum(readings, 1) / MS_PER_S,
             "lateness_max_s": np.where(readings > 0, latest, 0) / MS_PER_S,
             "anomalies": total("anomalies"),
-            "quarantined": total("quarantined"),
+            "quarantined": set_aside,
             "state_changes": total("state_changes"),
             "running_share": total("running_ms") / np.maximum(known, 1),
             "known_share": known / possible,

@@ -1,5 +1,6 @@
 """From captured records to readings, or to the quarantine with a reason."""
 
+import contextlib
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,7 @@ import xxhash
 
 from iiot_platform.config.line_settings import LineSettings
 from iiot_platform.core import quality, schema
+from iiot_platform.core.capture_log import GAP_TOPIC
 from iiot_platform.core.clock import MS_PER_S
 from iiot_platform.core.errors import DecodeError
 from iiot_platform.core.names import SeriesKey
@@ -52,8 +54,8 @@ class Decoded:
 
     @property
     def reasons(self) -> Counter[str]:
-        """Messages set aside, by reason."""
-        return Counter(entry.reason for entry in self.quarantine)
+        """Messages set aside, by reason; gaps are no messages."""
+        return Counter(e.reason for e in self.quarantine if e.reason != schema.GAP)
 
 
 @dataclass
@@ -102,7 +104,7 @@ def decode(records: pa.Table, settings: LineSettings) -> Decoded:
                     payload,
                     at,
                     _claimed(payload, at, source),
-                    error.reason,
+                    _reason(names[topic], payload, code, error),
                     error.detail[:_DETAIL_LENGTH],
                 )
             )
@@ -132,6 +134,15 @@ def decode(records: pa.Table, settings: LineSettings) -> Decoded:
         tuple(quarantine),
         decoder.misnamed,
     )
+
+
+def _reason(topic: str, payload: bytes, code: int, error: DecodeError) -> str:
+    """Why a record is set aside; a value that the server itself calls bad may be none at all."""
+    if topic.startswith(GAP_TOPIC):
+        with contextlib.suppress(DecodeError):
+            payloads.gap_in(payload)
+            return schema.GAP
+    return error.reason if quality.is_good(code) else "bad_quality"
 
 
 def _claimed(payload: bytes, received: int, source_us: int) -> int:
@@ -286,6 +297,7 @@ def _check_name(name: str) -> None:
 
 QUARANTINE_REASONS = (
     "bad_name",
+    "bad_quality",
     "bad_topic",
     "in_future",
     "missing_field",

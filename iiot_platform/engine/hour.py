@@ -21,6 +21,7 @@ from iiot_platform.engine.commit import (
     StoredState,
 )
 from iiot_platform.engine.decode import Quarantined, quarantine_rows
+from iiot_platform.engine.gaps import gap_rows
 from iiot_platform.engine.ledger import Ledger
 from iiot_platform.engine.partition import NO_ROWS, HourRows, SeriesState, compute
 from iiot_platform.engine.readings import Readings, concat
@@ -99,7 +100,7 @@ class HourBuilder:
         tables = dict(rows.tables)
         activity = [rows.activity]
         if quarantined:
-            tables[schema.QUARANTINE.name] = quarantine_rows(quarantined)
+            tables |= _set_aside(quarantined)
             activity += _quarantine_activity(quarantined)
         self._summarise(tables, merge(activity))
         return WholeHour(
@@ -195,7 +196,7 @@ class HourBuilder:
         new = _joined(rows.tables, again.tables)
         activity = [rows.activity, again.activity]
         if quarantined:
-            new[schema.QUARANTINE.name] = quarantine_rows(quarantined)
+            new |= _set_aside(quarantined)
             activity += _quarantine_activity(quarantined)
         marks = Provenance(run_id, settings.version)
         files = [
@@ -410,6 +411,15 @@ def _says_quality(parts: list[pa.Table]) -> bool:
     """True where a batch has set something aside or found something late."""
     return any(
         part.column(name).to_numpy().any() for part in parts for name in ("quarantined", "late")
+    )
+
+
+def _set_aside(entries: tuple[Quarantined, ...]) -> dict[str, pa.Table]:
+    """Rows of `quarantine` and of `gaps`, where there are any."""
+    gaps = tuple(entry for entry in entries if entry.reason == schema.GAP)
+    messages = tuple(entry for entry in entries if entry.reason != schema.GAP)
+    return ({schema.GAPS.name: gap_rows(gaps)} if gaps else {}) | (
+        {schema.QUARANTINE.name: quarantine_rows(messages)} if messages else {}
     )
 
 

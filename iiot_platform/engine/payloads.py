@@ -207,6 +207,29 @@ def _finite(value: float) -> float | None:
     return number if math.isfinite(number) else None
 
 
+class Gap(msgspec.Struct, frozen=True):
+    """Messages may be missing from `begin_ms` to before `end_ms` (Unix ms)."""
+
+    begin_ms: int
+    end_ms: int
+    reason: str
+
+
+_gap: Final = msgspec.json.Decoder(Gap)
+
+
+def gap_in(payload: bytes) -> Gap:
+    """The gap that a record tells of.
+
+    Raises:
+        DecodeError: the record is not as the buffer writes it.
+    """
+    try:
+        return _gap.decode(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise DecodeError("wrong_type", f"not a gap: {error}") from error
+
+
 class _Stamp(msgspec.Struct, gc=False):
     TimeStamp: Any = None
 

@@ -6,7 +6,9 @@ import os
 import socket
 from dataclasses import fields
 
+from iiot_platform.config.active_plant import activate, active_path
 from iiot_platform.config.settings import Settings
+from iiot_platform.core.errors import ConfigError
 from iiot_platform.orchestration.pool import parenthood
 from iiot_platform.orchestration.pool.lineup import Limits
 from iiot_platform.orchestration.pool.nursery import run
@@ -26,11 +28,22 @@ def main() -> None:
     settings = Settings.from_environ(os.environ)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("iiot_platform").setLevel(logging.INFO)
+    plant = active_path(settings.home)
     if line is not None:
-        run(socket.socket(fileno=line), settings.plant_path, settings.home.dagster, limits)
+        run(socket.socket(fileno=line), plant, settings.home.dagster, limits)
         return
     parenthood.name("iiot-pool")
-    Service(settings.plant_path, settings.home.dagster, limits).serve()
+    if not plant.exists():
+        _put_in_force(settings)
+    Service(plant, settings.home.dagster, limits).serve()
+
+
+def _put_in_force(settings: Settings) -> None:
+    """Puts the plant file in force before the code location does, so that nothing loads twice."""
+    try:
+        activate(settings, os.environ)
+    except ConfigError:
+        logging.getLogger("iiot_platform").exception("no plant file is in force yet")
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ class Service:
     """One pool for one instance; one thread, and nothing of Dagster is imported here.
 
     Args:
-        plant: the plant file.
+        plant: the copy of the plant file that is in force.
         instance: the instance folder.
         limits: how much runs at once.
     """

@@ -41,7 +41,7 @@ def code() -> Sources:
 
 
 def everything(plant: Path, instance: Path) -> Sources:
-    """Code, plant file and the instance's configuration."""
+    """Code, the plant in force and the instance's configuration."""
     return Sources((PACKAGE, plant, instance / "dagster.yaml"))
 
 

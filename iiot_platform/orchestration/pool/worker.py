@@ -11,6 +11,10 @@ from functools import cache
 from typing import Any, Final
 
 from dagster import DagsterInstance, DagsterRun
+from dagster._core.definitions.definitions_load_context import (
+    DefinitionsLoadContext,
+    DefinitionsLoadType,
+)
 from dagster._core.definitions.reconstruct import ReconstructableRepository
 from dagster._core.storage.dagster_run import DagsterRunStatus
 from dagster._grpc.impl import core_execute_run
@@ -31,7 +35,9 @@ def _repository() -> ReconstructableRepository:
 
 
 def load_definitions() -> None:
-    """Loads the code location with all its jobs; opens nothing."""
+    """Loads the code location with all its jobs, under the plant in force; opens nothing."""
+    # as a run's own process would: an edited plant file counts once the location has taken it
+    DefinitionsLoadContext.set(DefinitionsLoadContext(DefinitionsLoadType.RECONSTRUCTION))
     _repository().get_definition().load_all_definitions()
 
 

@@ -29,7 +29,7 @@ from tests.servers.lines import signal_records
 
 LINE = "press_1"
 RUNS_PER_WORKER = 3
-RUN_TIMEOUT_S = 60
+RUN_TIMEOUT_S = 60.0
 PLANT = {"lines": [LINE], "batches": {"interval_s": 5}}
 
 RUN = """query($id: ID!) { runOrError(runId: $id) { ... on Run { status

@@ -20,7 +20,7 @@ from iiot_platform.orchestration.instance import prepare_instance
 from iiot_platform.orchestration.pool import sources, wire
 from tests.servers.dagster import wait_for
 
-TIMEOUT_S = 20.0
+TIMEOUT_S = 60.0
 WAITS = "c0ffee00-0000-4000-8000-000000000001"
 
 

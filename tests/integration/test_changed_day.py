@@ -27,13 +27,13 @@ from tests.servers.streams import BASE_MS, HOUR_MS, signal
 
 HOURS = 24
 SIGNALS = 20
-STEP_MS = 60_000
-SPIKE_EVERY = 40
+STEP_MS = 120_000
+SPIKE_EVERY = 30
 DELAYED = "s00"
 DELAYED_HOUR = hour_of(BASE_MS) + 10
 DELAY_MS = 2 * HOUR_MS
 DRAIN_S = 60.0
-MINUTES = HOUR_MS // STEP_MS
+PER_HOUR = HOUR_MS // STEP_MS
 
 Rows = dict[tuple[object, ...], dict[str, object]]
 """By time and tags, what InfluxDB can store of each row."""
@@ -142,10 +142,10 @@ def keyed(table: schema.Table, rows: Iterator[dict[str, Any]]) -> Rows:
 
 def anomalies(rows: Rows) -> dict[str, set[object]]:
     """By signal, the times of its anomalies."""
-    found: dict[str, set[object]] = {}
+    found: dict[str, set[object]] = {f"s{series:02}": set() for series in range(SIGNALS)}
     for row in rows.values():
         if row["anomaly"] == 1:
-            found.setdefault(str(row["sensor_name"]), set()).add(row["ts"])
+            found[str(row["sensor_name"])].add(row["ts"])
     return found
 
 
@@ -153,9 +153,9 @@ def day(line: str) -> list[Record]:
     """A day of twenty signals as it arrives; one signal is two hours late for one hour."""
     noise = random.Random(11)
     records = []
-    for minute in range(HOURS * MINUTES):
+    for step in range(HOURS * PER_HOUR):
         for series in range(SIGNALS):
-            name, ts = f"s{series:02}", BASE_MS + minute * STEP_MS + series * 11
+            name, ts = f"s{series:02}", BASE_MS + step * STEP_MS + series * 11
             spike = noise.uniform(1.5, 4) if noise.randrange(SPIKE_EVERY) == 0 else 0.0
             delayed = name == DELAYED and hour_of(ts) == DELAYED_HOUR
             received = ts + (DELAY_MS if delayed else 20)
@@ -192,13 +192,12 @@ def test_the_database_follows_a_changed_day_row_by_row(
         "promoted"
     ]
     assert (promoted["hours"], promoted["hours_to_follow"]) == (HOURS, 0)
-    assert installation.deliver() >= SIGNALS * HOURS * MINUTES
+    assert installation.deliver() >= SIGNALS * HOURS * PER_HOUR
     tables = installation.follows()
     after = anomalies(tables["signal_anomalies"])
     told = {found["name"]: (found["added"], found["removed"]) for found in tried["series"]}
     assert told == {
-        name: (len(after[name] - before[name]), len(before[name] - after[name]))
-        for name in (f"s{series:02}" for series in range(SIGNALS))
+        name: (len(after[name] - before[name]), len(before[name] - after[name])) for name in after
     }
     assert all(told[name][name.startswith("s1")] > 0 for name in told), told
     current = load_plant(candidate, {}).line_settings(line).version
@@ -217,5 +216,5 @@ def test_the_database_follows_a_changed_day_row_by_row(
             for key, row in tables[name].items()
             if key not in shrunk[name]
         )
-        assert gone == {(DELAYED, DELAYED_HOUR): MINUTES}
+        assert gone == {(DELAYED, DELAYED_HOUR): PER_HOUR}
     assert installation.deliver() == 0

@@ -41,7 +41,8 @@ def swap(connection: sa.Connection, commit: Commit, *, sinks: bool, now_ms: int)
         if sinks:
             _write_outbox(connection, commit.line, change, added)
     for hour in commit.ranges:
-        _extend_range(connection, commit.line, hour, commit.lo, commit.hi)
+        lo, hi = commit.narrower.get(hour, (commit.lo, commit.hi))
+        _extend_range(connection, commit.line, hour, lo, hi)
     _write_dirty(connection, commit, ripples, now_ms)
     _count(connection, commit)
     return {change.hour: change.base_version + 1 for change in commit.hours}

@@ -137,6 +137,12 @@ class BatchSettings(Parameters):
     """Closed hours that are computed again every night, as a test; 0: none."""
     keep_versions: PositiveInt = 2
     """Versions of an hour that are kept, the current one included."""
+    keep_live_runs_s: PositiveFloat = 6 * 3_600.0
+    """How long Dagster keeps a live run; what it did stays in the ledger for ever."""
+    keep_failed_runs_s: PositiveFloat = 14 * DAY_S
+    """Likewise a run that failed, whatever its kind."""
+    keep_runs_s: PositiveFloat = 30 * DAY_S
+    """Likewise any other run: settling, nightly, rerun, backfill, housekeeping."""
 
 
 class SeriesRule(Parameters):

@@ -110,6 +110,7 @@ class Commit:
         code_version: version of the code that computed it.
         hours: what changes.
         ranges: hours that the offsets [lo, hi) hold records of.
+        narrower: where some of these have their records in a smaller range of offsets.
         dirty: new dirty marks.
         cleared: ids of dirty marks that this computation has done.
         counts: added to the running counts.
@@ -124,6 +125,7 @@ class Commit:
     code_version: str
     hours: tuple[HourChange, ...]
     ranges: tuple[int, ...] = ()
+    narrower: Mapping[int, tuple[int, int]] = field(default_factory=dict)
     dirty: tuple[DirtyMark, ...] = ()
     cleared: tuple[int, ...] = ()
     counts: Counter[str] = field(default_factory=Counter)

@@ -21,6 +21,7 @@ from iiot_platform.engine.errors import HourOpenError
 from iiot_platform.engine.hour import HourBuilder, WholeHour
 from iiot_platform.engine.ledger import Ledger
 from iiot_platform.engine.log_reader import LogReader
+from iiot_platform.engine.offset_spans import offset_spans
 from iiot_platform.engine.partition import hour_of_each, split_hours
 from iiot_platform.engine.partitions import checkpoints, partitions
 from iiot_platform.engine.readings import Readings, concat
@@ -353,6 +354,7 @@ class _Batch:
             code_version=code_version(),
             hours=tuple(self.changes),
             ranges=tuple(sorted(self._ranges)),
+            narrower=offset_spans(decoded, self._span),
             dirty=tuple(self._dirty),
             cleared=tuple(self._cleared),
             counts=+counts,

@@ -45,11 +45,15 @@ class LogReader:
     def segments(self, stream: str, lo: int, hi: int) -> list[Segment]:
         """The segments that hold any offset of [lo, hi), in order."""
         rows = self._query(
+            # from the segment that `lo` is in: the index has to be entered there and not at 0
             "SELECT lo, hi, path, content_hash, max_received FROM segments"
-            " WHERE stream = ? AND hi > ? AND lo < ? ORDER BY lo",
+            " WHERE stream = ? AND hi > ? AND lo < ? AND lo >= COALESCE("
+            "(SELECT MAX(lo) FROM segments WHERE stream = ? AND lo <= ?), 0) ORDER BY lo",
             stream,
             lo,
             hi,
+            stream,
+            lo,
         )
         return [
             Segment(int(a), int(b), self._folder / path, digest, int(at))

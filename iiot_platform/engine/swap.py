@@ -41,7 +41,8 @@ def swap(connection: sa.Connection, commit: Commit, *, sinks: bool, now_ms: int)
         if sinks:
             _write_outbox(connection, commit.line, change, added)
     for hour in commit.ranges:
-        _extend_range(connection, commit.line, hour, commit.lo, commit.hi)
+        lo, hi = commit.narrower.get(hour, (commit.lo, commit.hi))
+        _extend_range(connection, commit.line, hour, lo, hi)
     _write_dirty(connection, commit, ripples, now_ms)
     _count(connection, commit)
     return {change.hour: change.base_version + 1 for change in commit.hours}
@@ -69,27 +70,21 @@ def last_states(
     connection: sa.Connection, line: str, keys: Iterable[SeriesKey], before: int | None
 ) -> dict[SeriesKey, StoredState]:
     """The last state of each series, at all or in hours before one."""
-    named = {key.text: key for key in keys}
+    states = db.STATES.c
+    query = (
+        sa.select(states.hour, states.blob, states.frontier)
+        .where(states.line == line, states.series == sa.bindparam("asked"))
+        .order_by(states.hour.desc())
+        .limit(1)
+    )
+    if before is not None:
+        query = query.where(states.hour < before)
     found: dict[SeriesKey, StoredState] = {}
-    for page in _pages(named):
-        last = sa.select(db.STATES.c.series, sa.func.max(db.STATES.c.hour).label("hour")).where(
-            db.STATES.c.line == line, db.STATES.c.series.in_(page)
-        )
-        if before is not None:
-            last = last.where(db.STATES.c.hour < before)
-        newest = last.group_by(db.STATES.c.series).subquery()
-        query = sa.select(
-            db.STATES.c.series, db.STATES.c.hour, db.STATES.c.blob, db.STATES.c.frontier
-        ).join(
-            newest,
-            sa.and_(
-                db.STATES.c.line == line,
-                db.STATES.c.series == newest.c.series,
-                db.STATES.c.hour == newest.c.hour,
-            ),
-        )
-        for series, hour, blob, frontier in connection.execute(query):
-            found[named[series]] = StoredState(hour, SeriesState(blob, frontier))
+    for key in keys:
+        # one look into the index each: a query for all would go through every hour of each
+        row = connection.execute(query, {"asked": key.text}).first()
+        if row is not None:
+            found[key] = StoredState(row.hour, SeriesState(row.blob, row.frontier))
     return found
 
 

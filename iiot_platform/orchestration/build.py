@@ -14,6 +14,7 @@ from iiot_platform.orchestration.events import Reporter
 from iiot_platform.orchestration.installation import Delivery, Installation
 from iiot_platform.orchestration.naming import line_names
 from iiot_platform.orchestration.partitions import START, hourly
+from iiot_platform.orchestration.retention import prune_job, prune_schedule
 from iiot_platform.orchestration.schedules import (
     nightly_job,
     nightly_schedule,
@@ -58,13 +59,15 @@ def build_definitions(
     jobs = [job for part in parts for job in (part.live_job, part.rerun_job)]
     runs = [part.runs for part in parts]
     settle, nightly, tidy = settle_job(runs), nightly_job(runs), tidy_job(installation)
+    prune = prune_job(installation, lines)
     return Definitions(
         assets=[asset for part in parts for asset in part.assets],
-        jobs=[*jobs, settle, nightly, tidy],
+        jobs=[*jobs, settle, nightly, tidy, prune],
         schedules=[
             settle_schedule(installation, lines, settle),
             nightly_schedule(installation, lines, nightly),
             tidy_schedule(tidy),
+            prune_schedule(prune),
         ],
         sensors=[new_data_sensor(installation, lines, jobs, plant_problem)],
         metadata={"plant_file": str(settings.plant_path), **_problem(plant_problem)},

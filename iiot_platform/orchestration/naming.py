@@ -28,6 +28,7 @@ RERUN: Final = "rerun"
 SETTLE: Final = "settle"
 NIGHTLY: Final = "nightly_rerun"
 TIDY: Final = "tidy"
+PRUNE: Final = "prune"
 
 COMPLETENESS: Final = "completeness"
 FRESHNESS: Final = "freshness"

@@ -28,7 +28,10 @@ from dagster._serdes import ConfigurableClass, ConfigurableClassData
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.pool import QueuePool
 
+from iiot_platform.orchestration.space import make_shrinkable
+
 BUSY_TIMEOUT_S: Final = 60
+_FILES: Final = ("runs.db", "event_log.db", "schedules.db")
 _PRAGMAS: Final = (
     f"PRAGMA busy_timeout={BUSY_TIMEOUT_S * 1_000}",
     "PRAGMA synchronous=NORMAL",
@@ -172,9 +175,12 @@ class PooledSqliteStorage(DagsterStorage, ConfigurableClass):
         folder = Path(base_dir) / "storage"
         folder.mkdir(parents=True, exist_ok=True)
         with _alone(folder / "init.lock"):
+            new = [path for path in (folder / name for name in _FILES) if not path.exists()]
             self._runs = Runs.from_local(str(folder))
             self._events = Events(str(folder))
             self._schedules: SqliteScheduleStorage = Schedules.from_local(str(folder))
+            for path in new:
+                make_shrinkable(path)
         self._inst_data = inst_data
         super().__init__()  # type: ignore[no-untyped-call]  # likewise, of Dagster
 

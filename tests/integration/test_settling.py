@@ -109,6 +109,7 @@ def test_schedules_run_without_being_switched_on(dagster: Dagster) -> None:
         ("settle", "*/5 * * * *", "UTC", "RUNNING"),
         ("nightly_rerun", "0 3 * * *", "Europe/Rome", "RUNNING"),
         ("tidy", "35 * * * *", "UTC", "RUNNING"),
+        ("prune", "50 * * * *", "UTC", "RUNNING"),
     }
 
 

@@ -61,13 +61,15 @@ def electrical(device: str, ts: int, noise: random.Random, *, running: bool) -> 
     )
 
 
-def line_records(seed: int, messages: int, *, spread_ms: int = 2 * HOUR_MS) -> list[Record]:
+def line_records(
+    seed: int, messages: int, *, spread_ms: int = 2 * HOUR_MS, start_ms: int = BASE_MS
+) -> list[Record]:
     """A line's messages in the order of their times, over a few hours, faults among them."""
     noise = random.Random(seed)
     step = max(spread_ms // max(messages, 1), 1)
     records = []
     for i in range(messages):
-        ts = BASE_MS + i * step + noise.randrange(step)
+        ts = start_ms + i * step + noise.randrange(step)
         spike = 40.0 if noise.random() < 0.02 else 0.0
         match noise.randrange(9):
             case 0 | 1:

@@ -34,7 +34,7 @@ FAULTS_S = 60.0
 EARLY = 0.25
 """Share of the kills that come while a process starts."""
 STARTING_S = 2.0
-COMPUTING_S = 0.25
+COMPUTING_S = 1.0
 LOOK_S = 0.01
 SEGMENT_ROWS = 3
 QUIET_TIMEOUT_S = 40.0

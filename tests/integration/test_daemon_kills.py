@@ -28,10 +28,14 @@ MESSAGES = 400
 HOURS = 3
 CLOSED_HOURS_AGO = 2
 """The newest hour has closed whatever the time."""
-KILLS = 5
-FAULTS_S = 40.0
-LONGEST_RUN_S = 3.0
-LOOK_S = 0.02
+KILLS = 4
+FAULTS_S = 60.0
+"""At most; it takes half of it where the machine is idle."""
+EARLY = 0.25
+"""Share of the kills that come while a process starts."""
+STARTING_S = 2.0
+COMPUTING_S = 1.0
+LOOK_S = 0.01
 SEGMENT_ROWS = 3
 QUIET_TIMEOUT_S = 40.0
 
@@ -87,21 +91,31 @@ def check(engine: Engine, folder: Path, records: Sequence[Record]) -> None:
 
 
 class Killer:
-    """Kills each process of a run after a time of its own, where it still lives then."""
+    """Kills each process of a run at a moment of its own: most of them while they compute.
 
-    def __init__(self, seed: int) -> None:
+    Most of a process's life goes by before it opens the ledger, and little happens then.
+    """
+
+    def __init__(self, ledger: Path, seed: int) -> None:
+        self._ledger = str(ledger)
         self._noise = random.Random(seed)
         self._due: dict[psutil.Process, float] = {}
-        self.after_s: list[float] = []
+        self._early: dict[psutil.Process, bool] = {}
+        self.computing: list[bool] = []
+        """Of each kill, whether it hit a process that had opened the ledger."""
 
     def look(self, dagster: Dagster) -> None:
+        now = time.monotonic()
         for process in workers(dagster):
-            age_s = time.time() - process.create_time()
-            due_s = self._due.setdefault(process, self._noise.uniform(0, LONGEST_RUN_S))
-            if age_s >= due_s:
-                with contextlib.suppress(psutil.NoSuchProcess):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                computes = any(file.path == self._ledger for file in process.open_files())
+                early = self._early.setdefault(process, self._noise.random() < EARLY)
+                if early or computes:
+                    longest_s = STARTING_S if early else COMPUTING_S
+                    self._due.setdefault(process, now + self._noise.uniform(0, longest_s))
+                if now >= self._due.get(process, now + 1):
                     process.kill()
-                    self.after_s.append(age_s)
+                    self.computing.append(computes)
                     process.wait(5)
 
 
@@ -110,10 +124,10 @@ def test_killed_runs_lose_and_double_nothing(
 ) -> None:
     start = (hour_of(now_ms()) - CLOSED_HOURS_AGO - HOURS) * HOUR_MS
     records = disturb(line_records(7, MESSAGES, spread_ms=HOURS * HOUR_MS, start_ms=start), 7)
-    killer = Killer(7)
+    killer = Killer(settings.home.ledger, 7)
     deadline, began = time.monotonic() + FAULTS_S, time.monotonic()
     written = 0
-    while len(killer.after_s) < KILLS and time.monotonic() < deadline:
+    while len(killer.computing) < KILLS and time.monotonic() < deadline:
         # the log grows evenly and is whole when the faults end
         due = int(len(records) * (time.monotonic() - began) / FAULTS_S)
         if due >= written + SEGMENT_ROWS:
@@ -122,7 +136,8 @@ def test_killed_runs_lose_and_double_nothing(
         killer.look(dagster)
         time.sleep(LOOK_S)  # the log's own pace
     write_segments(settings.home, LINE, records[written:], rows=SEGMENT_ROWS)
-    assert len(killer.after_s) >= KILLS - 1, killer.after_s
+    assert len(killer.computing) == KILLS
+    assert any(killer.computing)
 
     with contextlib.closing(Engine(settings.home, PLANT)) as engine:
         wait_for(

@@ -1,6 +1,7 @@
 """Disk space of SQLite files: what they take, and giving back what is free in them."""
 
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from sqlalchemy.engine import Connection
 _INCREMENTAL: Final = 2
 _CHUNK_PAGES: Final = 256
 """Pages that one transaction gives back: about 1 MB, some milliseconds."""
+_PAUSE_S: Final = 0.1
 _WORTH_BYTES: Final = 16 * 2**20
 """Less than this is left to be filled again."""
 _WORTH_SHARE: Final = 0.3
@@ -83,10 +85,12 @@ def _reclaim(connection: Connection, worth_bytes: int) -> None:
     if _pragma(connection, "auto_vacuum") == _INCREMENTAL:
         page = _pragma(connection, "page_size")
         chunks = int(found.free - _SLACK_SHARE * found.used) // page // _CHUNK_PAGES
-        with closing(connection.connection.cursor()) as cursor:
-            for _ in range(chunks):
-                cursor.execute(f"PRAGMA incremental_vacuum({_CHUNK_PAGES})")
-                cursor.fetchall()  # a page goes with every step
+        driver: Any = connection.connection.driver_connection
+        for _ in range(chunks):
+            began = time.monotonic()
+            # a page goes with every step, and `execute` makes only one
+            driver.executescript(f"PRAGMA incremental_vacuum({_CHUNK_PAGES})")
+            time.sleep(min(_PAUSE_S, time.monotonic() - began))  # lets others write
     elif found.used <= _VACUUM_BYTES:
         connection.exec_driver_sql(f"PRAGMA auto_vacuum={_INCREMENTAL}")
         connection.exec_driver_sql("VACUUM")

@@ -195,7 +195,7 @@ def test_old_live_runs_go_and_the_catalog_stays(
     settled: list[str] = []
     for number in range(10):
         hour = START + number * HOUR
-        live += [plant.run(LIVE, hour + minute * HOUR / 20, [hour]) for minute in range(20)]
+        live += [plant.run(LIVE, hour + minute * HOUR / 12, [hour]) for minute in range(12)]
         settled.append(plant.run(SETTLE, hour + 1.1 * HOUR, [hour]))
     unsettled = [plant.run(LIVE, START + 10 * HOUR, [START + 10 * HOUR]) for _ in range(3)]
     old_failure = plant.run(LIVE, START, [], end=DagsterEventType.PIPELINE_FAILURE)
@@ -289,21 +289,21 @@ def test_observations_of_the_log_go_but_the_newest(instance: DagsterInstance) ->
 
 
 def test_storage_stops_growing(instance: DagsterInstance, plant: Plant) -> None:
-    """Days of eight hours of a batch every four minutes; live runs are kept for four hours."""
-    settings = BatchSettings(keep_live_runs_s=4 * 3_600, keep_runs_s=12 * 3_600)
+    """Many hours of some batches each; live runs are kept for four hours, others for eight."""
+    settings = BatchSettings(keep_live_runs_s=4 * 3_600, keep_runs_s=8 * 3_600)
     used: list[int] = []
     taken: list[int] = []
-    for number in range(36):
+    for number in range(27):
         hour = START + number * HOUR
-        for batch in range(15):
-            plant.run(LIVE, hour + batch * HOUR / 15, [hour])
+        for batch in range(12):
+            plant.run(LIVE, hour + batch * HOUR / 12, [hour])
         plant.run(SETTLE, hour + HOUR, [hour])
         prune(instance, settings, now=hour + HOUR)
         found = spaces.space(instance)
         used.append(found.used)
         taken.append(found.bytes)
     for sizes in (used, taken):
-        middle, last = sizes[12:24], sizes[24:]
+        middle, last = sizes[9:18], sizes[18:]
         growth = sum(last) / sum(middle) - 1
         assert abs(growth) < TOLERANCE, (growth, sizes)
     statuses = [DagsterRunStatus.SUCCESS]
@@ -311,8 +311,8 @@ def test_storage_stops_growing(instance: DagsterInstance, plant: Plant) -> None:
 
 
 def test_what_is_free_is_given_back(instance: DagsterInstance, plant: Plant) -> None:
-    for number in range(200):
-        plant.run(LIVE, START + number * HOUR / 200, [START])
+    for number in range(100):
+        plant.run(LIVE, START + number * HOUR / 100, [START])
     full = spaces.space(instance)
     assert spaces.reclaim(instance, worth_bytes=1) == 0
     prune(instance, SETTINGS, now=START + 24 * HOUR)
@@ -320,7 +320,7 @@ def test_what_is_free_is_given_back(instance: DagsterInstance, plant: Plant) -> 
     assert freed.bytes == full.bytes
     assert freed.free > full.bytes / 2
     assert spaces.reclaim(instance) == 0
-    given = spaces.reclaim(instance, worth_bytes=2**20)
-    assert given > 0
+    given = spaces.reclaim(instance, worth_bytes=2**16)
+    assert given > 0.3 * full.bytes
     assert spaces.space(instance).bytes == full.bytes - given
     assert len(instance.get_runs()) == 1

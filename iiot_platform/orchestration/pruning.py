@@ -167,8 +167,10 @@ class Pruning:
             self._instance.compute_log_manager.delete_logs(prefix=[run_id])
             if self._journal is not None:
                 self._journal.remove(run_id)
-            if isinstance(self._log, SqliteEventLogStorage):  # a file for every run
-                self._log.delete_events(run_id)
+            if isinstance(self._log, SqliteEventLogStorage):  # Dagster's default: a file per run
+                shard = self._log.path_for_shard(run_id)
+                for ending in ("", "-wal", "-shm"):
+                    Path(f"{shard}{ending}").unlink(missing_ok=True)
         with self._log.index_connection() as connection:
             of_gone = sa.select(_events.c.id).where(_events.c.run_id.in_(gone))
             tags = AssetEventTagsTable.c.event_id.in_(of_gone)

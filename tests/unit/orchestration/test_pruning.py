@@ -288,6 +288,22 @@ def test_observations_of_the_log_go_but_the_newest(instance: DagsterInstance) ->
     assert len(instance.fetch_observations(other, limit=100).records) == 1
 
 
+def test_the_storage_that_dagster_has_by_default_is_pruned_too(tmp_path: Path) -> None:
+    (tmp_path / "dagster.yaml").write_text("telemetry: {enabled: false}", encoding="utf-8")
+    with DagsterInstance.from_config(str(tmp_path)) as instance:
+        plant = Plant(instance)
+        live = [plant.run(LIVE, START, [START]) for _ in range(3)]
+        settled = plant.run(SETTLE, START + HOUR, [START])
+        before = catalog(instance)
+        assert prune(instance, SETTINGS, now=START + 24 * HOUR).runs == len(live)
+        assert catalog(instance, rebuilt=True) == before
+        assert [run.run_id for run in instance.get_runs()] == [settled]
+        assert instance.all_logs(settled)
+        left = {path.stem for path in (tmp_path / "history").rglob("*.db")}
+        assert settled in left
+        assert not left & set(live)
+
+
 def test_storage_stops_growing(instance: DagsterInstance, plant: Plant) -> None:
     """Many hours of some batches each; live runs are kept for four hours, others for eight."""
     settings = BatchSettings(keep_live_runs_s=4 * 3_600, keep_runs_s=8 * 3_600)

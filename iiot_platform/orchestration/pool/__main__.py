@@ -28,14 +28,13 @@ def main() -> None:
     settings = Settings.from_environ(os.environ)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("iiot_platform").setLevel(logging.INFO)
-    plant = active_path(settings.home)
     if line is not None:
-        run(socket.socket(fileno=line), plant, settings.home.dagster, limits)
+        run(socket.socket(fileno=line), settings, limits)
         return
     parenthood.name("iiot-pool")
-    if not plant.exists():
+    if not active_path(settings.home).exists():
         _put_in_force(settings)
-    Service(plant, settings.home.dagster, limits).serve()
+    Service(settings, limits).serve()
 
 
 def _put_in_force(settings: Settings) -> None:

@@ -12,10 +12,10 @@ import signal
 import socket
 import sys
 import traceback
-from pathlib import Path
 from types import ModuleType
 from typing import Final
 
+from iiot_platform.config.settings import Settings
 from iiot_platform.orchestration.pool import parenthood, sources, wire
 from iiot_platform.orchestration.pool.lineup import Limits
 
@@ -50,7 +50,7 @@ class Nursery:
         self._children: dict[int, int] = {}
         self._worker: ModuleType | None = None
 
-    def load(self, plant: Path, instance: Path) -> None:
+    def load(self, settings: Settings) -> None:
         """Imports everything, and tells the service which build that is.
 
         Definitions that can not be loaded are told too: the workers can still say so in runs.
@@ -58,7 +58,7 @@ class Nursery:
         for name in _WARM:
             importlib.import_module(name)
         self._worker = importlib.import_module("iiot_platform.orchestration.pool.worker")
-        on_disk = sources.everything(plant, instance)
+        on_disk = sources.everything(settings)
         build, error = on_disk.build(), None
         try:
             self._worker.load_definitions()
@@ -134,12 +134,12 @@ class Nursery:
             )
 
 
-def run(line: socket.socket, plant: Path, instance: Path, limits: Limits) -> None:
+def run(line: socket.socket, settings: Settings, limits: Limits) -> None:
     """Be the nursery of a service."""
     parenthood.name("iiot-nursery")
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)  # it ends with the service, after its workers
     nursery = Nursery(line, limits)
-    nursery.load(plant, instance)
+    nursery.load(settings)
     nursery.serve()
     os._exit(0)  # there is nothing to put in order, and libraries would complain at length

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from iiot_platform.config.settings import Settings
 from iiot_platform.core.errors import StorageError
 from iiot_platform.orchestration.pool import sources, wire
 from iiot_platform.orchestration.pool.crew import Crew, Member, names
@@ -45,16 +46,15 @@ class Service:
     """One pool for one instance; one thread, and nothing of Dagster is imported here.
 
     Args:
-        plant: the copy of the plant file that is in force.
-        instance: the instance folder.
+        settings: the installation.
         limits: how much runs at once.
     """
 
-    def __init__(self, plant: Path, instance: Path, limits: Limits) -> None:
+    def __init__(self, settings: Settings, limits: Limits) -> None:
         self._limits = limits
-        self._instance = instance
+        self._instance = settings.home.dagster
         self._code = sources.code()
-        self._everything = sources.everything(plant, instance)
+        self._everything = sources.everything(settings)
         self._lineup = Lineup(limits)
         self._crews: list[Crew] = []
         self._ended: OrderedDict[str, str] = OrderedDict()

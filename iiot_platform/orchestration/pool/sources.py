@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from iiot_platform.config.active_plant import active_path
+from iiot_platform.config.settings import Settings
+
 PACKAGE: Final = Path(__file__).resolve().parents[2]
 
 
@@ -16,15 +19,19 @@ class Sources:
 
     Attributes:
         paths: files, or folders whose modules count.
+        first_of: files of which only the first that is there counts.
     """
 
     paths: tuple[Path, ...]
+    first_of: tuple[Path, ...] = ()
     _signature: object = field(default=None, init=False)
     _build: str = field(default="", init=False)
 
     def build(self) -> str:
         """The hash of all content; read again only where a file's time or size has changed."""
-        found = sorted(found for path in self.paths for found in _files(str(path)))
+        chosen = next((path for path in self.first_of if path.exists()), None)
+        paths = self.paths if chosen is None else (*self.paths, chosen)
+        found = sorted(found for path in paths for found in _files(str(path)))
         signature = [(file, *_stat(file)) for file in found]
         if signature != self._signature:
             digest = hashlib.blake2b(digest_size=8)
@@ -40,9 +47,12 @@ def code() -> Sources:
     return Sources((PACKAGE,))
 
 
-def everything(plant: Path, instance: Path) -> Sources:
-    """Code, the plant in force and the instance's configuration."""
-    return Sources((PACKAGE, plant, instance / "dagster.yaml"))
+def everything(settings: Settings) -> Sources:
+    """Code, the plant in force (the plant file where none is yet) and Dagster's configuration."""
+    return Sources(
+        (PACKAGE, settings.home.dagster / "dagster.yaml"),
+        first_of=(active_path(settings.home), settings.plant_path),
+    )
 
 
 def _files(path: str) -> Iterable[str]:

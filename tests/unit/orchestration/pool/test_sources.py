@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from iiot_platform.config.active_plant import active_path
+from iiot_platform.config.settings import Settings
+from iiot_platform.core.paths import Home
 from iiot_platform.orchestration.pool.sources import PACKAGE, Sources, code, everything
 
 
@@ -50,4 +53,15 @@ def test_only_content_counts(folder: Path) -> None:
 def test_the_plant_belongs_to_everything_and_not_to_the_code(folder: Path) -> None:
     assert PACKAGE.name == "iiot_platform"
     assert code().build() == code().build()
-    assert code().build() != everything(folder / "plant.yaml", folder).build()
+    settings = Settings(home=Home(folder / "var"), plant_path=folder / "plant.yaml")
+    sources = everything(settings)
+    before = sources.build()
+    assert code().build() != before
+    settings.plant_path.write_text("lines: [b]\n", encoding="utf-8")
+    edited = sources.build()
+    assert edited != before  # nothing is in force yet
+    active_path(settings.home).parent.mkdir(parents=True)
+    active_path(settings.home).write_text("lines: [b]\n", encoding="utf-8")
+    in_force = sources.build()
+    settings.plant_path.write_text("lines: [c]\n", encoding="utf-8")
+    assert sources.build() == in_force  # an edit that is not in force

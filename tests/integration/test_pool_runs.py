@@ -190,7 +190,7 @@ def test_a_run_can_be_cancelled(dagster: Dagster, settings: Settings, engine: En
         assert answer["__typename"] == "TerminateRunSuccess", answer
         time.sleep(0.2)  # the ledger's lock is let go after the signal has come
     assert ended(dagster, worker["run_id"])[0] == "CANCELED"
-    wait_for(lambda: not psutil.pid_exists(worker["pid"]), "the worker's end", 5)
+    wait_for(lambda: not psutil.pid_exists(worker["pid"]), "the worker's end", 30)
     wait_for(lambda: caught_up(engine), "the next attempt", RUN_TIMEOUT_S)
 
 
@@ -216,7 +216,7 @@ def test_a_run_never_uses_an_older_plant_than_its_location(
         RUN_TIMEOUT_S,
     )
     assert [crew["build"] for crew in crews] != [before["build"]]
-    wait_for(lambda: not psutil.pid_exists(before["pid"]), "the end of the old nursery", 5)
+    wait_for(lambda: not psutil.pid_exists(before["pid"]), "the end of the old nursery", 30)
 
 
 @pytest.mark.usefixtures("engine")
@@ -227,8 +227,8 @@ def test_without_the_pool_a_run_says_so_and_gets_a_process(
     family = psutil.Process(pool.pid).children(recursive=True)
     began = time.monotonic()
     pool.send_signal(signal.SIGTERM)
-    assert pool.wait(10) == 0
-    assert time.monotonic() - began < 5
+    assert pool.wait(30) == 0
+    assert time.monotonic() - began < 30
     assert not any(process.is_running() for process in family)
     status, log = ended(dagster, launch(dagster))
     assert status == "SUCCESS"
@@ -248,7 +248,7 @@ def test_a_pool_that_was_killed_leaves_no_run_behind(
         family = psutil.Process(pool.pid).children(recursive=True)
         pool.kill()
         pool.wait()
-        wait_for(lambda: not any(alive(process) for process in family), "their end", 3)
+        wait_for(lambda: not any(alive(process) for process in family), "their end", 30)
         dagster.start_pool()
         status, log = ended(dagster, worker["run_id"])
     assert status == "FAILURE"
@@ -260,7 +260,7 @@ def test_a_pool_that_was_killed_leaves_no_run_behind(
 def test_a_second_pool_is_refused(dagster: Dagster, settings: Settings) -> None:
     command = processes.pool(settings, dagster.environ)
     second = subprocess.run(
-        command.argv, env=dict(command.environ), capture_output=True, timeout=20, check=False
+        command.argv, env=dict(command.environ), capture_output=True, timeout=60, check=False
     )
     assert second.returncode != 0
     assert b"serves" in second.stderr
@@ -272,6 +272,6 @@ def test_no_process_is_left_behind(dagster: Dagster, settings: Settings) -> None
     assert len(workers(settings)) >= 1
     began = time.monotonic()
     assert dagster.stop() == []
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 40
     assert not (settings.home.dagster / wire.SOCKET).exists()
     assert list((settings.home.dagster / "pool").iterdir()) == []

@@ -131,8 +131,8 @@ def test_a_run_that_waits_when_the_pool_ends_has_failed_once_it_is_back(
     family = psutil.Process(pool.pid).children(recursive=True)
     began = time.monotonic()
     pool.terminate()
-    assert pool.wait(5) == 0
-    assert time.monotonic() - began < 5
+    assert pool.wait(30) == 0
+    assert time.monotonic() - began < 30
     assert not any(process.is_running() and process.status() != "zombie" for process in family)
     command = processes.pool(settings, os.environ)
     with subprocess.Popen(command.argv, env=dict(command.environ)) as again:

@@ -173,9 +173,9 @@ def test_a_killed_worker_fails_its_run_and_the_next_attempt_takes_the_batch(
     with locked(settings):
         add_data(settings)
         worker = executing(settings)
-        wait_for(lambda: run_of(dagster, worker["run_id"])[0] == "STARTED", "a start", 5)
+        wait_for(lambda: run_of(dagster, worker["run_id"])[0] == "STARTED", "a start", 30)
         os.kill(worker["pid"], signal.SIGKILL)
-        status, log = ended(dagster, worker["run_id"], 5)
+        status, log = ended(dagster, worker["run_id"], 30)
     assert status == "FAILURE"
     assert f"(pid {worker['pid']}) was killed by signal 9 (SIGKILL)" in log
     wait_for(lambda: caught_up(engine), "the next attempt", RUN_TIMEOUT_S)
@@ -185,7 +185,7 @@ def test_a_run_can_be_cancelled(dagster: Dagster, settings: Settings, engine: En
     with locked(settings):
         add_data(settings)
         worker = executing(settings)
-        wait_for(lambda: run_of(dagster, worker["run_id"])[0] == "STARTED", "a start", 5)
+        wait_for(lambda: run_of(dagster, worker["run_id"])[0] == "STARTED", "a start", 30)
         answer = dagster.graphql(TERMINATE, id=worker["run_id"])["terminateRun"]
         assert answer["__typename"] == "TerminateRunSuccess", answer
         time.sleep(0.2)  # the ledger's lock is let go after the signal has come

@@ -49,7 +49,7 @@ def pool(
         wait_for(lambda: processes.pool_ready(settings.home), "the pool", TIMEOUT_S)
         yield process
         process.terminate()
-        assert process.wait(5) == 0
+        assert process.wait(30) == 0
 
 
 @pytest.fixture

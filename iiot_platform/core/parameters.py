@@ -18,7 +18,7 @@ class Parameters(BaseModel):
 
 
 class DetectorParameters(Parameters):
-    """Settings of one anomaly detector (CONTRACTS: detector semantics)."""
+    """Settings of one anomaly detector; docs/analytics.md says what each one does."""
 
     detector: Literal["zscore", "robust_z", "cusum", "ewma"] = "zscore"
     window: Annotated[int, Field(ge=3, le=100_000)] = 200

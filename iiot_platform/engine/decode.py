@@ -24,7 +24,7 @@ from iiot_platform.engine.readings import NO_STATE, Ints, Readings
 _US_PER_MS = 1_000
 _DETAIL_LENGTH = 200
 _LONG_MS = 10**18
-_CONTROL = {chr(code): None for code in (*range(32), 127)}
+_CONTROL = frozenset(map(chr, (*range(32), 127)))
 
 
 @dataclass(frozen=True)
@@ -291,7 +291,7 @@ def _seconds(ms: int) -> str:
 
 
 def _check_name(name: str) -> None:
-    if any(character in _CONTROL for character in name):
+    if not _CONTROL.isdisjoint(name):
         raise DecodeError("bad_name", f"{name!r:.80} has control characters")
 
 

@@ -201,7 +201,7 @@ class HourBuilder:
         marks = Provenance(run_id, settings.version)
         files = [
             self._append(hour, schema.TABLES[name], table, marks)
-            if not self._touched(name, again)
+            if name not in again.tables
             else self._replace(hour, schema.TABLES[name], table, marks, kept=restarted)
             for name, table in new.items()
         ]
@@ -289,9 +289,6 @@ class HourBuilder:
         if hour not in self._listed:
             self._listed[hour] = self._ledger.hour_files(self._line, hour)
         return self._listed[hour].get(table.name, [])
-
-    def _touched(self, name: str, again: HourRows) -> bool:
-        return name in again.tables
 
     def _summarise(self, tables: dict[str, pa.Table], activity: pa.Table) -> None:
         """Adds the small tables whose file is replaced at every change."""

@@ -14,15 +14,16 @@ from iiot_platform.orchestration.events import Reporter
 from iiot_platform.orchestration.installation import Delivery, Installation
 from iiot_platform.orchestration.naming import line_names
 from iiot_platform.orchestration.partitions import START, hourly
-from iiot_platform.orchestration.retention import prune_job, prune_schedule
+from iiot_platform.orchestration.retention import prune_job
 from iiot_platform.orchestration.schedules import (
+    hourly_schedule,
     nightly_job,
     nightly_schedule,
     settle_job,
     settle_schedule,
 )
 from iiot_platform.orchestration.sensors import new_data_sensor
-from iiot_platform.orchestration.tidying import tidy_job, tidy_schedule
+from iiot_platform.orchestration.tidying import tidy_job
 
 
 def build_definitions(
@@ -66,8 +67,8 @@ def build_definitions(
         schedules=[
             settle_schedule(installation, lines, settle),
             nightly_schedule(installation, lines, nightly),
-            tidy_schedule(tidy),
-            prune_schedule(prune),
+            hourly_schedule(tidy, minute=35),
+            hourly_schedule(prune, minute=50),
         ],
         sensors=[new_data_sensor(installation, lines, jobs, plant_problem)],
         metadata={"plant_file": str(settings.plant_path), **_problem(plant_problem)},

@@ -7,11 +7,9 @@ from typing import Final
 from dagster import (
     DagsterInstance,
     DagsterRunStatus,
-    DefaultScheduleStatus,
     JobDefinition,
     OpExecutionContext,
     RunsFilter,
-    ScheduleDefinition,
     in_process_executor,
     job,
     op,
@@ -25,7 +23,6 @@ from iiot_platform.orchestration.naming import KIND_TAG, LIVE, PRUNE, LineNames
 from iiot_platform.orchestration.pruning import Partitions, Pruned, Pruning
 from iiot_platform.orchestration.space import reclaim, space
 
-_HOURLY: Final = "50 * * * *"
 _ENDED_WELL: Final = [DagsterRunStatus.SUCCESS, DagsterRunStatus.CANCELED]
 _FAILED: Final = [DagsterRunStatus.FAILURE]
 
@@ -114,14 +111,3 @@ def prune_job(installation: Installation, lines: Sequence[LineNames]) -> JobDefi
         delete()
 
     return prune_runs
-
-
-def prune_schedule(job: JobDefinition) -> ScheduleDefinition:
-    """Prunes once an hour."""
-    return ScheduleDefinition(
-        job=job,
-        name=job.name,
-        cron_schedule=_HOURLY,
-        description=job.description,
-        default_status=DefaultScheduleStatus.RUNNING,
-    )

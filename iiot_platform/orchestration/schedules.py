@@ -117,6 +117,17 @@ def nightly_schedule(
     return _schedule(installation, lines, job, newest_closed, _AT_THREE, zone)
 
 
+def hourly_schedule(job: JobDefinition, *, minute: int) -> ScheduleDefinition:
+    """Runs a job that looks after itself once an hour."""
+    return ScheduleDefinition(
+        job=job,
+        name=job.name,
+        cron_schedule=f"{minute} * * * *",
+        description=job.description,
+        default_status=DefaultScheduleStatus.RUNNING,
+    )
+
+
 def _schedule(
     installation: Installation,
     lines: Sequence[LineNames],

@@ -4,10 +4,8 @@ from collections.abc import Iterator
 from typing import Final
 
 from dagster import (
-    DefaultScheduleStatus,
     JobDefinition,
     OpExecutionContext,
-    ScheduleDefinition,
     in_process_executor,
     job,
     op,
@@ -20,7 +18,6 @@ from iiot_platform.orchestration.naming import TIDY
 
 GRACE_S: Final = 4 * 3_600.0
 """How long a file stays after it was replaced: longer than any run or reader takes."""
-_HOURLY: Final = "35 * * * *"
 
 
 def tidy_job(installation: Installation) -> JobDefinition:
@@ -52,14 +49,3 @@ def tidy_job(installation: Installation) -> JobDefinition:
         delete()
 
     return tidy
-
-
-def tidy_schedule(tidy: JobDefinition) -> ScheduleDefinition:
-    """Tidies once an hour."""
-    return ScheduleDefinition(
-        job=tidy,
-        name=tidy.name,
-        cron_schedule=_HOURLY,
-        description=tidy.description,
-        default_status=DefaultScheduleStatus.RUNNING,
-    )

@@ -10,7 +10,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Final
 
-from iiot_platform.config.active_plant import active_path, examine
+from iiot_platform.config.active_plant import active_path, plant_in_force
 from iiot_platform.config.settings import Settings
 from iiot_platform.core.errors import PlatformError
 from iiot_platform.engine.batch_feed import BatchFeed
@@ -138,16 +138,22 @@ class PlatformWatch:
         settings = self._settings
         stamps = (_stamp(settings.plant_path), _stamp(active_path(settings.home)))
         if self._reader is None or stamps != self._plant_stamps:
-            current: dict[str, str] = {}
-            if any(stamp is not None for stamp in stamps):
-                plant, _ = examine(settings, self._environ)
-                if plant is not None:
-                    current = {n: plant.line_settings(n).version for n in plant.line_names}
+            known = any(stamp is not None for stamp in stamps)
+            current = self._current_settings() if known else {}
             if self._reader is not None:
                 self._reader.close()
             self._reader = StatusReader(settings.home, current, current=current)
             self._plant_stamps = stamps
         return self._reader
+
+    def _current_settings(self) -> dict[str, str]:
+        """Version of each line's settings in force; nothing where they can not be told here."""
+        try:
+            plant = plant_in_force(self._settings, self._environ)
+        except PlatformError as error:
+            logger.warning("which hours are outdated is not told: %s", error)
+            return {}
+        return {name: plant.line_settings(name).version for name in plant.line_names}
 
 
 def _stamp(path: Path) -> int | None:

@@ -63,13 +63,13 @@ LATE_ROWS: Final = Metric(
 QUARANTINED: Final = Metric(
     "iiot_quarantined_total", "counter", "Messages set aside.", ("line", "reason")
 )
-DIRTY_HOURS: Final = Metric(
-    "iiot_hours_dirty", "gauge", "Hours that must be computed again.", ("line",)
+DIRTY: Final = Metric(
+    "iiot_dirty_partitions", "gauge", "Hours (partitions) of a line that must be computed again.", ("line",)
 )
-OUTDATED_HOURS: Final = Metric(
-    "iiot_hours_outdated",
+OUTDATED: Final = Metric(
+    "iiot_outdated_partitions",
     "gauge",
-    "Hours computed under other settings than the current ones.",
+    "Hours (partitions) computed under other settings than the current ones.",
     ("line",),
 )
 SINK_PENDING: Final = Metric(

@@ -64,7 +64,10 @@ QUARANTINED: Final = Metric(
     "iiot_quarantined_total", "counter", "Messages set aside.", ("line", "reason")
 )
 DIRTY: Final = Metric(
-    "iiot_dirty_partitions", "gauge", "Hours (partitions) of a line that must be computed again.", ("line",)
+    "iiot_dirty_partitions",
+    "gauge",
+    "Hours (partitions) of a line that must be computed again.",
+    ("line",),
 )
 OUTDATED: Final = Metric(
     "iiot_outdated_partitions",

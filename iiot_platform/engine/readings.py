@@ -1,6 +1,6 @@
 """Readings as columns: the form in which they are decoded, ordered, stored and read back."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -85,6 +85,16 @@ class Readings:
             values=self.values[places],
             payload_hash=self.payload_hash[index],
         )
+
+    def with_keys_in_order(self) -> "Readings":
+        """The same readings, their keys in the order in which they occur."""
+        occurs = np.full(len(self.keys), len(self), np.int64)
+        occurs[self.series[::-1]] = np.arange(len(self))[::-1]
+        order = np.argsort(occurs)
+        rank = np.empty(len(order), np.int32)
+        rank[order] = np.arange(len(order), dtype=np.int32)
+        keys = tuple(self.keys[code] for code in order)
+        return replace(self, keys=keys, series=rank[self.series])
 
     def to_table(self) -> pa.Table:
         """As rows of the table `readings`, without provenance."""

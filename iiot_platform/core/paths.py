@@ -3,12 +3,21 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import SecretStr
+
 
 @dataclass(frozen=True)
 class Home:
-    """The folders below `IIOT_HOME`; nothing else of the platform writes elsewhere."""
+    """The folders below `IIOT_HOME`; nothing else of the platform writes elsewhere.
+
+    Attributes:
+        root: the folder.
+        database: URL of the PostgreSQL database that holds the ledger and Dagster's storage
+            instead of files below `root`.
+    """
 
     root: Path
+    database: SecretStr | None = None
 
     @property
     def capture(self) -> Path:
@@ -27,7 +36,10 @@ class Home:
 
     @property
     def ledger(self) -> Path:
-        """SQLite file with watermarks, partitions, checkpoints and the sink's outbox."""
+        """SQLite file with watermarks, partitions, checkpoints and the sink's outbox.
+
+        Not used where there is a `database`.
+        """
         return self.root / "ledger.sqlite"
 
     @property

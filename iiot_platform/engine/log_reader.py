@@ -47,14 +47,19 @@ class LogReader:
         rows = self._query("SELECT MAX(hi) FROM segments WHERE stream = ?", stream)
         return int(rows[0][0] or 0) if rows else 0
 
+    def start(self, stream: str) -> int:
+        """The first offset that retention has left; 0 where nothing was deleted."""
+        rows = self._query("SELECT lo FROM anchors WHERE stream = ?", stream)
+        return int(rows[0][0]) if rows else 0
+
     def gone(self, stream: str) -> tuple[Range, ...]:
         """The offset ranges whose records are not in the log any more, in order.
 
         They were deleted by retention, or their file was damaged and set aside.
         """
-        anchors = self._query("SELECT 0, lo FROM anchors WHERE stream = ?", stream)
+        start = self.start(stream)
         lost = self._query("SELECT lo, hi FROM lost WHERE stream = ? ORDER BY lo", stream)
-        return tuple((int(lo), int(hi)) for lo, hi in (*anchors, *lost))
+        return ((0, start),) * bool(start) + tuple((int(lo), int(hi)) for lo, hi in lost)
 
     def present(self, stream: str, ranges: Iterable[Range]) -> list[Range]:
         """Ranges without what is known to be gone."""

@@ -30,6 +30,11 @@ class Home:
         return self.capture / "manifest.sqlite"
 
     @property
+    def consumed(self) -> Path:
+        """What of the log is needed no longer, written by the platform for the buffer."""
+        return self.root / "consumed.json"
+
+    @property
     def tables(self) -> Path:
         """Computed tables, immutable files named by content hash."""
         return self.root / "tables"

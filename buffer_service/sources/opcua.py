@@ -9,11 +9,10 @@ import asyncio
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import msgspec
 from asyncua import ua
@@ -21,6 +20,8 @@ from asyncua import ua
 from buffer_service.delivery import Delivery, Event, SourceStatus
 from buffer_service.sources.backoff import Backoff
 from buffer_service.sources.event_loop import EventLoopThread
+from buffer_service.sources.inbox import Inbox
+from buffer_service.sources.link_state import LinkState
 from buffer_service.sources.opcua_connection import Connection
 from buffer_service.sources.opcua_failures import sentence
 from buffer_service.sources.opcua_json import canonical, us_of
@@ -28,14 +29,13 @@ from buffer_service.sources.opcua_nodes import LineRoute, Refused, Target, flatt
 from buffer_service.sources.opcua_pki import Pki
 from iiot_platform.config.opcua_source import OpcUaSource
 from iiot_platform.core.capture_log import GAP_TOPIC, Record
-from iiot_platform.core.clock import now_ms, now_us
+from iiot_platform.core.clock import MS_PER_S, now_ms, now_us
 
 logger = logging.getLogger(__name__)
 
 LONGEST_PAUSE_S: Final = 3.0
 _PRESSURE_SHARE: Final = 4
 _ROOM_S: Final = 0.02
-_REMIND_S: Final = 60.0
 _STEADY_S: Final = 5.0
 _HOLE_EVERY_MS: Final = 1_000
 _STOP_TIMEOUT_S: Final = 2.0
@@ -71,23 +71,20 @@ class OpcUaReceiver:
         self._routes = routes
         self._pki = Pki(pki)
         self._loop = loop
-        self._on_pressure = on_pressure
-        self._pressure_at = max(1, settings.queue_limit // _PRESSURE_SHARE)
-        self._inbox: deque[Event] = deque()
-        self._taken = 0
-        self._settled = 0
+        self._inbox = Inbox(
+            pressure_at=settings.queue_limit // _PRESSURE_SHARE, on_pressure=on_pressure
+        )
         self._task: Future[None] | None = None
         self._stopping = False
         self._ended = threading.Event()
         self._backoff = Backoff(cap_s=LONGEST_PAUSE_S)
-        self._state: tuple[Literal["connected", "connecting", "disconnected"], str, int]
-        self._state = ("connecting", "", now_ms())
+        self._where = f"source '{settings.name}', {settings.url}"
+        self._link = LinkState(self._where)
         self._gap_begin_ms = away_since_ms
         self._gap_reason = "the buffer was not running"
         self._alive_ms = now_ms()
         self._hole_ms = self._bridged_ms = 0
-        self._last_reason = self._without = ""
-        self._reminded_at = 0.0
+        self._without = ""
         self._connects = self._gaps = self._holes = self._bad = self._refused = 0
 
     @property
@@ -98,10 +95,10 @@ class OpcUaReceiver:
     @property
     def status(self) -> SourceStatus:
         """The state of the connection, with counts since the start."""
-        state, reason, since_ms = self._state
+        state, reason, since_ms = self._link.now
         counts = {
             "connects": self._connects,
-            "values": self._taken,
+            "values": self._inbox.taken,
             "not_good": self._bad,
             "gaps": self._gaps,
             "holes": self._holes,
@@ -123,12 +120,11 @@ class OpcUaReceiver:
 
     def drain(self) -> list[Event]:
         """Everything that has come since the last call, in order."""
-        inbox = self._inbox
-        return [inbox.popleft() for _ in range(len(inbox))]
+        return self._inbox.drain()
 
     def acknowledge(self, tokens: Sequence[object]) -> None:
         """Make room; the server is not told, it knows no such thing."""
-        self._settled += len(tokens)
+        self._inbox.settle(len(tokens))
 
     def stop(self) -> None:
         """Disconnect."""
@@ -136,7 +132,7 @@ class OpcUaReceiver:
         if self._task is not None:
             self._task.cancel()
             self._ended.wait(_STOP_TIMEOUT_S)
-        self._state = ("disconnected", "stopped", now_ms())
+        self._link.set("disconnected", "stopped")
 
     # told by the connection
 
@@ -150,7 +146,7 @@ class OpcUaReceiver:
         logger.info("%s: connected, %d nodes", self._where, targets)
         if refused:
             logger.error("%s: %d nodes are not captured: %s", self._where, len(refused), reason)
-        self._state = ("connected", reason, now_ms())
+        self._link.set("connected", reason)
 
     def alive(self) -> None:
         """The server has spoken."""
@@ -160,11 +156,11 @@ class OpcUaReceiver:
         """The connection is away, and its session may be taken up again."""
         logger.warning("%s: %s; trying again for ever", self._where, reason)
         self._bridged_ms = self._alive_ms
-        self._state = ("disconnected", reason, now_ms())
+        self._link.set("disconnected", reason)
 
     def resumed(self) -> None:
         """The session was taken up again, and with it what the server has kept."""
-        away_s = (now_ms() - self._state[2]) / 1_000
+        away_s = (now_ms() - self._link.now[2]) / MS_PER_S
         logger.info("%s: back after %.1f s, with what the server has kept", self._where, away_s)
         now = now_ms()
         if now - self._bridged_ms > 1_000 * self._settings.keep_s:
@@ -173,7 +169,7 @@ class OpcUaReceiver:
                 "server shall keep"
             )
             self._write_gap(self._bridged_ms, now, reason)
-        self._state = ("connected", self._without, now_ms())
+        self._link.set("connected", self._without)
 
     def hole(self, reason: str) -> None:
         """Values are missing though the connection stands: a gap, at most one a second."""
@@ -208,19 +204,12 @@ class OpcUaReceiver:
 
     async def room(self) -> None:
         """Wait while too much waits for the disk; the server keeps what it can meanwhile."""
-        while self._taken - self._settled >= self._settings.queue_limit:
-            self._on_pressure()
+        while self._inbox.waiting >= self._settings.queue_limit:
+            self._inbox.press()
             await asyncio.sleep(_ROOM_S)
 
     def _put(self, stream: str, record: Record) -> None:
-        self._taken += 1
-        self._inbox.append(Delivery(stream, record, None))
-        if len(self._inbox) == self._pressure_at:
-            self._on_pressure()
-
-    @property
-    def _where(self) -> str:
-        return f"source '{self.name}', {self._settings.url}"
+        self._inbox.put(Delivery(stream, record, None))
 
     async def _run(self) -> None:
         try:
@@ -238,7 +227,7 @@ class OpcUaReceiver:
                 raise
             except Exception as error:
                 reason = sentence(error, self._settings, str(self._pki.certificate))
-                if reason.startswith("unexpected") and reason != self._last_reason:
+                if reason.startswith("unexpected") and not self._link.repeats(reason):
                     logger.exception("%s: unexpected failure", self._where)
                 self._disconnected(reason)
             if time.monotonic() - began > _STEADY_S:
@@ -246,26 +235,11 @@ class OpcUaReceiver:
             await asyncio.sleep(self._backoff.next_s())
 
     def _disconnected(self, reason: str) -> None:
-        state, _, since_ms = self._state
-        now = time.monotonic()
+        state, earlier, _ = self._link.now
         if self._gap_begin_ms is None:
-            first = f"{self._state[1]}; " if state == "disconnected" else ""
+            first = f"{earlier}; " if state == "disconnected" else ""
             self._gap_begin_ms, self._gap_reason = self._alive_ms, f"{first}{reason}"
-        if state != "disconnected" or reason != self._last_reason:
-            since_ms = since_ms if state == "disconnected" else now_ms()
-            logger.warning("%s: %s; trying again for ever", self._where, reason)
-            self._reminded_at = now
-        elif now - self._reminded_at > _REMIND_S:
-            logger.warning(
-                "%s: still away after %.0f s, %d attempts: %s",
-                self._where,
-                (now_ms() - since_ms) / 1_000,
-                self._backoff.attempts,
-                reason,
-            )
-            self._reminded_at = now
-        self._last_reason = reason
-        self._state = ("disconnected", reason, since_ms)
+        self._link.failed(reason, self._backoff.attempts)
 
     def _end_gap(self) -> None:
         if self._gap_begin_ms is not None:

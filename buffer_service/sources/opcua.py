@@ -24,6 +24,7 @@ from buffer_service.sources.inbox import Inbox
 from buffer_service.sources.link_state import LinkState
 from buffer_service.sources.opcua_connection import Connection
 from buffer_service.sources.opcua_failures import sentence
+from buffer_service.sources.opcua_gaps import Edge, Gap, Outages
 from buffer_service.sources.opcua_json import canonical, us_of
 from buffer_service.sources.opcua_nodes import LineRoute, Refused, Target, flattened
 from buffer_service.sources.opcua_pki import Pki
@@ -80,12 +81,11 @@ class OpcUaReceiver:
         self._backoff = Backoff(cap_s=LONGEST_PAUSE_S)
         self._where = f"source '{settings.name}', {settings.url}"
         self._link = LinkState(self._where)
-        self._gap_begin_ms = away_since_ms
-        self._gap_reason = "the buffer was not running"
+        self._outages = Outages(away_since_ms, settings.first_history_s)
         self._alive_ms = now_ms()
         self._hole_ms = self._bridged_ms = 0
         self._without = ""
-        self._connects = self._gaps = self._holes = self._bad = self._refused = 0
+        self._connects = self._gaps = self._holes = self._bad = self._refused = self._kept = 0
 
     @property
     def name(self) -> str:
@@ -101,6 +101,7 @@ class OpcUaReceiver:
             "values": self._inbox.taken,
             "not_good": self._bad,
             "gaps": self._gaps,
+            "from_history": self._kept,
             "holes": self._holes,
             "refused_nodes": self._refused,
         }
@@ -140,7 +141,9 @@ class OpcUaReceiver:
         """Values come from now on: a gap ends here."""
         self._connects += 1
         self._refused = len(refused)
-        self._end_gap()
+        gap = self._outages.end(now_ms())
+        if gap is not None:
+            self._write_gap(gap)
         self._alive_ms = now_ms()
         reason = self._without = f"without {flattened(refused)}" if refused else ""
         logger.info("%s: connected, %d nodes", self._where, targets)
@@ -156,6 +159,7 @@ class OpcUaReceiver:
         """The connection is away, and its session may be taken up again."""
         logger.warning("%s: %s; trying again for ever", self._where, reason)
         self._bridged_ms = self._alive_ms
+        self._outages.cut()
         self._link.set("disconnected", reason)
 
     def resumed(self) -> None:
@@ -168,7 +172,9 @@ class OpcUaReceiver:
                 f"the connection was away for longer than the {self._settings.keep_s:g} s that the "
                 "server shall keep"
             )
-            self._write_gap(self._bridged_ms, now, reason)
+            self._write_gap(self._outages.lacking(self._bridged_ms, now, reason))
+        else:
+            self._outages.resumed()
         self._link.set("connected", self._without)
 
     def hole(self, reason: str) -> None:
@@ -180,10 +186,54 @@ class OpcUaReceiver:
         logger.error("%s: values were lost: %s", self._where, reason)
         begin, self._hole_ms = self._hole_ms, now
         window = round(2 * self._settings.publishing_interval_ms)
-        self._write_gap(max(begin, now - window), now, reason)
+        begin = max(begin, now - window)
+        self._write_gap(Gap(begin, now, reason, begin))
 
     def take(self, target: Target, value: Any, data: ua.DataValue) -> None:
         """A value becomes a record."""
+        record = self._record(target, value, data)
+        self._outages.note(target.topic, Edge(record.source_ts, hash(record.payload)))
+        self._put(target.stream, record)
+
+    def next_gap(self) -> Gap | None:
+        """The oldest gap whose history was not read yet."""
+        pending = self._outages.pending
+        return pending[0] if pending and self._settings.history == "fill" else None
+
+    def take_kept(self, gap: Gap, target: Target, value: Any, data: ua.DataValue) -> bool:
+        """A value that the server has kept becomes a record unless it was captured live."""
+        record = self._record(target, value, data, kept=True)
+        edge = Edge(record.source_ts, hash(record.payload))
+        if edge in (gap.before.get(target.topic), gap.after.get(target.topic)):
+            return False
+        self._kept += 1
+        gap.counts[target.stream] = gap.counts.get(target.stream, 0) + 1
+        self._put(target.stream, record)
+        return True
+
+    def filled(self, gap: Gap, nodes: int) -> None:
+        """What the history has of a gap is taken: the log says so too."""
+        self._outages.pending.remove(gap)
+        logger.info(
+            "%s: %d values of %d of %d nodes read from the server's history (%s)",
+            self._where,
+            sum(gap.counts.values()),
+            len(gap.done),
+            nodes,
+            gap.reason,
+        )
+        if gap.recorded and gap.done:
+            self._write_gap(gap, complete=len(gap.done) == nodes)
+
+    async def room_for_history(self) -> None:
+        """Wait while more than a quarter of the room is taken: live values come first."""
+        while self._inbox.waiting >= self._settings.queue_limit // _PRESSURE_SHARE:
+            self._inbox.press()
+            await asyncio.sleep(_ROOM_S)
+
+    def _record(
+        self, target: Target, value: Any, data: ua.DataValue, *, kept: bool = False
+    ) -> Record:
         code = data.StatusCode.value if data.StatusCode is not None else 0
         if code >> 30:
             self._bad += 1
@@ -191,7 +241,7 @@ class OpcUaReceiver:
             if target.shape == "state" and isinstance(value, float) and value.is_integer():
                 value = int(value)  # the plant file says that this number is a state
             value = {_FIELDS[target.shape]: value}
-        record = Record(
+        return Record(
             self.name,
             target.topic,
             canonical(value),
@@ -199,8 +249,8 @@ class OpcUaReceiver:
             us_of(data.SourceTimestamp),
             us_of(data.ServerTimestamp),
             code,
+            kept,
         )
-        self._put(target.stream, record)
 
     async def room(self) -> None:
         """Wait while too much waits for the disk; the server keeps what it can meanwhile."""
@@ -236,20 +286,20 @@ class OpcUaReceiver:
 
     def _disconnected(self, reason: str) -> None:
         state, earlier, _ = self._link.now
-        if self._gap_begin_ms is None:
-            first = f"{earlier}; " if state == "disconnected" else ""
-            self._gap_begin_ms, self._gap_reason = self._alive_ms, f"{first}{reason}"
+        first = f"{earlier}; " if state == "disconnected" else ""
+        self._outages.begin(self._alive_ms, f"{first}{reason}")
         self._link.failed(reason, self._backoff.attempts)
 
-    def _end_gap(self) -> None:
-        if self._gap_begin_ms is not None:
-            self._write_gap(self._gap_begin_ms, now_ms(), self._gap_reason)
-            self._gap_begin_ms = None
-
-    def _write_gap(self, begin_ms: int, end_ms: int, reason: str) -> None:
-        """A gap stands in the log of every line, as safe as any record."""
-        self._gaps += 1
-        payload = _encode({"begin_ms": begin_ms, "end_ms": end_ms, "reason": reason})
+    def _write_gap(self, gap: Gap, *, complete: bool | None = None) -> None:
+        """A gap stands in the log of every line; once more when its history was read."""
+        said: dict[str, Any] = {
+            "begin_ms": gap.begin_ms,
+            "end_ms": gap.end_ms,
+            "reason": gap.reason,
+        }
+        self._gaps += complete is None
         topic = f"{GAP_TOPIC}{self.name}"
         for route in self._routes.values():
-            self._put(route.stream, Record(self.name, topic, payload, now_us()))
+            if complete is not None:
+                said |= {"filled": gap.counts.get(route.stream, 0), "complete": complete}
+            self._put(route.stream, Record(self.name, topic, _encode(said), now_us()))

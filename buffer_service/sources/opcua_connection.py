@@ -18,6 +18,7 @@ from asyncua import Client, ua
 from asyncua.client.ua_client import UaClientState
 from asyncua.common.utils import ServiceError
 
+from buffer_service.sources.opcua_history import HistoryReader, Taker
 from buffer_service.sources.opcua_monitoring import MonitoredNodes
 from buffer_service.sources.opcua_nodes import LineRoute, Refused, Target, flattened, resolve
 from buffer_service.sources.opcua_pki import Pki
@@ -51,7 +52,7 @@ _NODE_GONE: Final = frozenset(
 )
 
 
-class Receiver(Protocol):
+class Receiver(Taker, Protocol):
     """What a connection tells, all in the thread of the event loop."""
 
     def connected(self, targets: int, refused: Sequence[Refused]) -> None:
@@ -123,12 +124,15 @@ class Connection:
         Raises:
             SourceError: lost, or never had; others of asyncua and OSError likewise.
         """
+        filling: asyncio.Task[None] | None = None
         try:
             async with asyncio.timeout(SETUP_TIMEOUT_S):
                 identity = await asyncio.to_thread(self._pki.identity)
                 await secure(self._client, self._settings, self._pki, identity)
                 await self._client.connect()
                 await self._set_up()
+            history = HistoryReader(self._client, self._settings, self._values, self._receiver)
+            filling = asyncio.create_task(history.run(self._targets), name="opcua-history")
             if self._settings.mode == "poll":
                 await poll(self._client, self._settings, self._targets, self._read)
             else:
@@ -136,6 +140,9 @@ class Connection:
         except ServiceError as error:
             raise ua.UaStatusCodeError(error.code) from error  # type: ignore[no-untyped-call]  # theirs
         finally:
+            if filling is not None:
+                filling.cancel()
+                await asyncio.gather(filling, return_exceptions=True)
             await self._close()
 
     async def _set_up(self) -> None:

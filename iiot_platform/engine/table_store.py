@@ -121,9 +121,16 @@ class TableStore:
 
 
 def _read_file(path: Path, table: schema.Table) -> pa.Table:
-    """The rows of one file; a reader of one file costs a tenth of a data set."""
+    """The rows of one file; a reader of one file costs a tenth of a data set.
+
+    What an older file does not say, because the column came later, is null.
+    """
     with pq.ParquetFile(path) as file:
-        return file.read(use_threads=False).select(table.arrow.names).cast(table.arrow)
+        rows = file.read(use_threads=False)
+    for column in table.columns:
+        if column.nullable and column.name not in rows.column_names:
+            rows = rows.append_column(column.name, pa.nulls(len(rows), column.type))
+    return rows.select(table.arrow.names).cast(table.arrow)
 
 
 def without_series(table: schema.Table, rows: pa.Table, keys: Iterable[SeriesKey]) -> pa.Table:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import AsyncGenerator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Protocol
@@ -24,8 +25,8 @@ _PAGE: Final = 500
 _MOST_ATTEMPTS: Final = 5
 _RETRY_S: Final = 5.0
 _LOOK_S: Final = 0.1
-_SETTLE_S: Final = 1.0
-"""After this the first live values have come, which say where the history ends."""
+_SETTLE_S: Final = 5.0
+"""So long the first live values are waited for, which say where the history ends."""
 _MARGIN_MS: Final = 5_000
 """Where no value says where a gap begins or ends: clocks differ, and commits take their time."""
 _READ_BATCH: Final = 500
@@ -74,7 +75,7 @@ class HistoryReader:
             if gap is None or self._client.state is not UaClientState.CONNECTED:
                 await asyncio.sleep(_LOOK_S)
                 continue
-            await asyncio.sleep(_SETTLE_S)
+            await self._settle(gap, len(targets))
             try:
                 await self._fill(gap, targets)
             except (ua.UaError, ServiceError, OSError, ValueError) as error:
@@ -86,6 +87,11 @@ class HistoryReader:
                 else:
                     logger.warning("%s: history can not be read yet: %s", self._where, why)
                     await asyncio.sleep(_RETRY_S)
+
+    async def _settle(self, gap: Gap, nodes: int) -> None:
+        until = time.monotonic() + _SETTLE_S
+        while len(gap.after) < nodes and time.monotonic() < until:  # noqa: ASYNC110 - values tell it
+            await asyncio.sleep(_LOOK_S)
 
     async def _fill(self, gap: Gap, targets: Sequence[Target]) -> None:
         readable = await self._readable(targets)

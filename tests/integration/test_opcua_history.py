@@ -56,7 +56,7 @@ def told(home: Path) -> list[dict[str, Any]]:
 
 
 def batches(engine: Engine, run: str) -> None:
-    while engine.run_batch(LINE, run_id=run):
+    while engine.run_batch(LINE, run_id=run, row_cap=50):
         pass
 
 

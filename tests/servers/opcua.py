@@ -123,6 +123,9 @@ async def _serve(options: dict[str, Any]) -> None:
     server = Server(user_manager=OneUser(options.get("username"), options.get("password", "")))
     await server.init()
     server.set_endpoint(options["url"])
+    if "session_ms" in options:
+        server.iserver.min_session_timeout_ms = options["session_ms"]
+        server.iserver.max_session_timeout_ms = options["session_ms"]
     await server.set_application_uri(URI)
     named = options.get("username") is not None
     server.set_identity_tokens([ua.UserNameIdentityToken if named else ua.AnonymousIdentityToken])
@@ -140,6 +143,14 @@ async def _serve(options: dict[str, Any]) -> None:
         while line := await loop.run_in_executor(None, sys.stdin.readline):
             sys.stdout.write(f"{await _obey(server, plant, line.split())}\n")
             sys.stdout.flush()
+
+
+async def _forget(server: Server) -> None:
+    """Sessions and subscriptions end, and nobody is told."""
+    service = server.iserver.subscription_service
+    await service.delete_subscriptions(list(service.subscriptions))
+    for session in list(server.iserver._external_sessions.values()):
+        await session.close_session(delete_subs=True)
 
 
 async def _obey(server: Server, plant: PlantServer, words: list[str]) -> str:
@@ -163,10 +174,7 @@ async def _obey(server: Server, plant: PlantServer, words: list[str]) -> str:
             await plant.extend({topic: payload(topic, 0) for topic in (VALVE, MOTOR)})
             return "done"
         case ["forget"]:
-            service = server.iserver.subscription_service
-            await service.delete_subscriptions(list(service.subscriptions))
-            for session in list(server.iserver.sessions.values()):
-                await session.close_session(delete_subs=True)
+            await _forget(server)
             return "done"
         case ["null", topic, code]:
             node = server.get_node(f"ns={await server.get_namespace_index(NAMESPACE)};s={topic}")

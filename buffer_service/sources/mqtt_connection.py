@@ -131,7 +131,7 @@ class Connection:
         if settings.tls is None:
             return plain
         try:
-            context = _tls_context(settings.tls)
+            context = tls_context(settings.tls)
             return context.wrap_socket(plain, server_hostname=settings.host)
         except BaseException:
             plain.close()
@@ -266,7 +266,12 @@ class Connection:
         self._on_subscribed(refused)
 
 
-def _tls_context(tls: MqttTls) -> ssl.SSLContext:
+def tls_context(tls: MqttTls) -> ssl.SSLContext:
+    """How a connection to a broker is encrypted.
+
+    Raises:
+        OSError: a file can not be used.
+    """
     context = ssl.create_default_context(cafile=tls.ca_file)
     if tls.cert_file is not None:
         context.load_cert_chain(tls.cert_file, tls.key_file)

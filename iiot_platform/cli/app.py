@@ -40,6 +40,9 @@ COMMANDS: Final[Mapping[str, CommandEntry]] = {
     "report": CommandEntry(
         "iiot_platform.cli.report:report", "Show the plant on one HTML page, as a file or live."
     ),
+    "metrics": CommandEntry(
+        "iiot_platform.cli.metrics:metrics", "Show the platform's metrics, or serve them."
+    ),
     "validate": CommandEntry(
         "iiot_platform.cli.validate:validate", "Check a plant file and show what follows from it."
     ),

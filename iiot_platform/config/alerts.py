@@ -118,8 +118,8 @@ class RuleException(RuleChanges):
     """Rules that differ for a line, or for series.
 
     Attributes:
-        match: `<line>` for everything of a line, `<line>/<machine>/<name>` for series of it; a
-            valve's operation may follow. `*` and `?` are allowed everywhere.
+        match: `<line>` for everything of a line, `<line>/<machine>` or `<line>/<machine>/<name>`
+            for series of it; a valve's operation may follow. `*` and `?` are allowed everywhere.
     """
 
     match: Annotated[str, Field(min_length=1)]
@@ -128,7 +128,9 @@ class RuleException(RuleChanges):
         """True where the pattern names the series, or the line of it."""
         if "/" not in self.match:
             return fnmatch.fnmatchcase(line, self.match)
-        return bool(series) and fnmatch.fnmatchcase(f"{line}/{series}", self.match)
+        name = f"{line}/{series}"
+        patterns = (self.match, f"{self.match}/*")
+        return bool(series) and any(fnmatch.fnmatchcase(name, one) for one in patterns)
 
 
 def _prefix(prefix: str) -> str:

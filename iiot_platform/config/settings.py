@@ -51,6 +51,7 @@ class Settings:
     plant_path: Path = field(default_factory=lambda: Path(PLANT_FILE).absolute())
     influx: InfluxSettings | None = None
     dagster_url: str = "http://127.0.0.1:3000"
+    grafana_url: str | None = None
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Self:
@@ -69,6 +70,7 @@ class Settings:
             plant_path=_plant_path(variables, home),
             influx=_influx(variables),
             dagster_url=_url(variables, "DAGSTER_UI_URL", "http://127.0.0.1:3000"),
+            grafana_url=_url(variables, "GRAFANA_URL", "") if "GRAFANA_URL" in variables else None,
         )
 
 

@@ -107,7 +107,7 @@ def _rule(query: AlertQuery) -> dict[str, Any]:
         condition["unloadEvaluator"] = {"type": "lt", "params": [settings.clear]}
     return {
         "uid": f"iiot-{blake2b(query.name.encode(), digest_size=8).hexdigest()}",
-        "title": query.title,
+        "title": _literal(query.title),
         "condition": "C",
         "data": [
             _query(query),
@@ -216,7 +216,7 @@ def _policy(settings: AlertSettings, lines: Iterable[str]) -> dict[str, Any]:
     routes = [
         {
             "receiver": CONTACT,
-            "object_matchers": [[schema.LINE.name, "=", line]],
+            "object_matchers": [[schema.LINE.name, "=", _literal(line)]],
             "group_by": [schema.LINE.name],
             "mute_time_intervals": [_mute_name(w) for w in windows if w.covers(line)],
         }
@@ -229,7 +229,12 @@ def _policy(settings: AlertSettings, lines: Iterable[str]) -> dict[str, Any]:
 
 
 def _mute_name(window: Maintenance) -> str:
-    return f"iiot {window.name}"
+    return _literal(f"iiot {window.name}")
+
+
+def _literal(text: str) -> str:
+    """Text that Grafana must not expand as a variable of its environment."""
+    return text.replace("$", "$$")
 
 
 def _mute_timings(settings: AlertSettings, timezone: str) -> list[dict[str, Any]]:

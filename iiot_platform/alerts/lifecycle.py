@@ -23,19 +23,11 @@ class AlertKey(msgspec.Struct, frozen=True, order=True):
     Attributes:
         series: `<machine>/<name>[/<operation>]`, `<machine>/<name>` of a device, a source, or
             empty for the line itself.
-        quantity: tested column, where a series has several.
     """
 
     line: str
     rule: str
     series: str = ""
-    quantity: str = ""
-
-    @property
-    def text(self) -> str:
-        """The key as one line, for people."""
-        parts = (self.line, self.series, self.quantity)
-        return f"{self.rule} {' '.join(part for part in parts if part)}"
 
 
 class Evidence(msgspec.Struct, frozen=True):
@@ -45,11 +37,13 @@ class Evidence(msgspec.Struct, frozen=True):
         ts_ms: its event time, Unix ms.
         run_id: run that computed it.
         table: where it stands.
+        quantity: which tested column of the row it is, where a row has several.
     """
 
     ts_ms: int
     run_id: str
     table: str
+    quantity: str = ""
 
 
 class AlertState(msgspec.Struct, frozen=True):
@@ -82,6 +76,7 @@ class Samples(NamedTuple):
         values: NaN where nothing new is known.
         rows: event time of the row behind each value; 0: none.
         runs: run of each row.
+        quantities: which tested column of the row each value is.
         table: table of the rows.
     """
 
@@ -90,13 +85,15 @@ class Samples(NamedTuple):
     values: NDArray[np.float64]
     rows: NDArray[np.int64] | None = None
     runs: NDArray[np.object_] | None = None
+    quantities: NDArray[np.object_] | None = None
     table: str = ""
 
     def evidence(self, index: int) -> Evidence | None:
         """The row behind a value."""
         if self.rows is None or self.runs is None or not self.rows[index]:
             return None
-        return Evidence(int(self.rows[index]), str(self.runs[index]), self.table)
+        quantity = "" if self.quantities is None else str(self.quantities[index])
+        return Evidence(int(self.rows[index]), str(self.runs[index]), self.table, quantity)
 
 
 class Transition(NamedTuple):

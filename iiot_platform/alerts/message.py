@@ -42,19 +42,17 @@ class Places:
 def alert_id(alert: Alert) -> str:
     """Names one message: the same for the same alert in the same state."""
     key = alert.key
-    parts = (key.line, key.rule, key.series, key.quantity, str(alert.fired_ms), alert.state)
+    parts = (key.line, key.rule, key.series, str(alert.fired_ms), alert.state)
     return blake2b("\0".join(parts).encode("utf-8", "surrogatepass"), digest_size=10).hexdigest()
 
 
 def topic(root: str, key: AlertKey) -> str:
     """The topic of an alert: `<root><line>/<rule>/<series>`.
 
-    The series has its own levels, a quantity stands behind a colon, `-` stands for the line
-    itself. Names are percent-encoded: none adds a level or a wildcard, and no two share a topic.
+    The series has its own levels, `-` stands for the line itself. Names are percent-encoded: none
+    adds a level or a wildcard, and no two share a topic.
     """
     series = [path_segment(part) for part in key.series.split("/")] if key.series else [_NO_SERIES]
-    if key.quantity:
-        series[-1] += f":{path_segment(key.quantity)}"
     return root + "/".join((path_segment(key.line), key.rule, *series))
 
 
@@ -69,7 +67,7 @@ def body(alert: Alert, places: Places) -> dict[str, Any]:
         "line": key.line,
         "rule": key.rule,
         "series": key.series,
-        "quantity": key.quantity,
+        "quantity": "" if alert.evidence is None else alert.evidence.quantity,
         "severity": alert.severity,
         "summary": summary(alert),
         "value": round(alert.value, 6),
@@ -88,13 +86,14 @@ def body(alert: Alert, places: Places) -> dict[str, Any]:
 def summary(alert: Alert) -> str:
     """What, where, since when, in one sentence."""
     key, rule = alert.key, RULES[alert.key.rule]
-    where = " ".join(part for part in (key.line, key.series, key.quantity) if part)
+    where = f"{key.line} {key.series}".strip()
     begun = f"{where}: {rule.title} since {moment(alert.since_ms)}"
     if alert.state == "resolved":
         over = f"; over at {moment(alert.resolved_ms or alert.fired_ms)}"
         return f"{begun}{over}" + (f" ({alert.reason})" if alert.reason else "")
     value = f"{alert.value:.4g} {rule.unit}".strip()
-    return f"{begun}; {rule.value}: {value}, threshold {alert.threshold:g}"
+    of = f" of {alert.evidence.quantity}" if alert.evidence and alert.evidence.quantity else ""
+    return f"{begun}; {rule.value}{of}: {value}, threshold {alert.threshold:g}"
 
 
 def pending_summary(key: AlertKey, state: AlertState) -> str:

@@ -79,9 +79,8 @@ def _tested(
         if frame is None or frame.empty:
             continue
         names = tuple(tag for tag in table.names("tag") if tag != schema.LINE.name)
-        columns = {name: ("anomaly_ratio", what) for name, what in ratio_columns(table).items()}
-        if SHIFT in table.names("field"):
-            columns[SHIFT] = ("level_shift", "")
+        ratios = ratio_columns(table)
+        quantities = np.array(list(ratios.values()), np.object_)
         for tags, rows in frame.groupby(list(names), sort=False):
             series = "/".join(map(str, tags))
             place, within = _places(rows["at_ms"].to_numpy(np.int64), moments)
@@ -89,13 +88,21 @@ def _tested(
             at[place] = rows["newest_ms"].to_numpy(np.int64)[within]
             runs = np.full(len(moments), "", np.object_)
             runs[place] = rows["run_id"].to_numpy(np.object_)[within]
-            for column, (name, quantity) in columns.items():
-                rule = settings.rule(name, line, series)
-                if rule.enabled:
-                    values = np.full(len(moments), np.nan)
-                    values[place] = rows[column].to_numpy(np.float64)[within]
-                    key = AlertKey(line, name, series, quantity)
-                    yield Samples(key, rule, values, at, runs, table.name)
+            rule = settings.rule("anomaly_ratio", line, series)
+            if rule.enabled:
+                each = rows[list(ratios)].to_numpy(np.float64)[within]
+                values = np.full(len(moments), np.nan)
+                values[place] = each.max(axis=1)
+                which = np.full(len(moments), "", np.object_)
+                which[place] = quantities[each.argmax(axis=1)]
+                key = AlertKey(line, "anomaly_ratio", series)
+                yield Samples(key, rule, values, at, runs, which, table.name)
+            rule = settings.rule("level_shift", line, series)
+            if SHIFT in table.names("field") and rule.enabled:
+                values = np.full(len(moments), np.nan)
+                values[place] = rows[SHIFT].to_numpy(np.float64)[within]
+                key = AlertKey(line, "level_shift", series)
+                yield Samples(key, rule, values, at, runs, None, table.name)
 
 
 def _places(at_ms: NDArray[np.int64], moments: range) -> tuple[NDArray[Any], NDArray[np.bool_]]:

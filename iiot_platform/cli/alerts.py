@@ -185,7 +185,6 @@ def _current(states: dict[tuple[str, str], LineState], places: Places) -> list[d
                         "line": key.line,
                         "rule": key.rule,
                         "series": key.series,
-                        "quantity": key.quantity,
                         "since": moment(entry.state.since_ms),
                         "value": entry.state.value,
                         "summary": pending_summary(key, entry.state),
@@ -209,7 +208,7 @@ def _table(found: list[dict[str, Any]]) -> Table:
             f"[{colours[one['state']]}]{word}[/]",
             escape(one["line"]),
             one["rule"],
-            escape(" ".join(part for part in (one["series"], one["quantity"]) if part)),
+            escape(one["series"]),
             one["since"],
             f"{one['value']:.4g}",
         )

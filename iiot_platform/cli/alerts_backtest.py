@@ -23,11 +23,12 @@ from iiot_platform.config.plant import Plant
 from iiot_platform.config.plant_file import load_plant
 from iiot_platform.config.settings import Settings
 from iiot_platform.config.shifts import ShiftCalendar
-from iiot_platform.core.clock import MS_PER_HOUR, MS_PER_S, now_ms
+from iiot_platform.core.clock import MS_PER_HOUR, MS_PER_S, from_ms, now_ms
 from iiot_platform.core.errors import AnalysisError, StorageError
 from simulator.labels import WHOLE_MACHINE, read_labels
 
-_SHOWN: Final = 30
+_SHOWN: Final = 20
+_MS_PER_MINUTE: Final = 60 * MS_PER_S
 
 
 def backtest(
@@ -136,7 +137,6 @@ def _values(found: LineBacktest, plant: Plant, fit: Fit | None) -> dict[str, Any
             {
                 "rule": episode.key.rule,
                 "series": episode.key.series,
-                "quantity": episode.key.quantity,
                 "since": moment(episode.since_ms),
                 "fired_at": moment(episode.fired_ms),
                 "resolved_at": None if episode.end_ms is None else moment(episode.end_ms),
@@ -159,16 +159,17 @@ def _print(console: Console, found: LineBacktest, plant: Plant, fit: Fit | None)
         soft_wrap=True,
     )
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("rule", "series", "fired", "ended", "peak"):
+    for heading in ("rule", "series", "fired (UTC)", "lasted", "peak"):
         table.add_column(heading, overflow="fold")
     for episode in found.episodes[:_SHOWN]:
-        series = " ".join(part for part in (episode.key.series, episode.key.quantity) if part)
-        end = "still fires" if episode.end_ms is None else moment(episode.end_ms)
+        lasted = "still fires"
+        if episode.end_ms is not None:
+            lasted = f"{(episode.end_ms - episode.fired_ms) / _MS_PER_MINUTE:.1f} min"
         table.add_row(
             episode.key.rule if episode.told else f"{episode.key.rule} (held back)",
-            escape(series),
-            moment(episode.fired_ms),
-            end,
+            escape(episode.key.series),
+            f"{from_ms(episode.fired_ms):%m-%d %H:%M:%S}",
+            lasted,
             f"{episode.peak:.4g}",
         )
     if found.episodes:

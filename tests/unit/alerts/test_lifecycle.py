@@ -68,7 +68,7 @@ def test_peak_and_the_row_behind_it_are_kept() -> None:
     rows = np.array([5_000, 15_000, 25_000, 35_000])
     runs = np.array(["a", "b", "c", "d"], np.object_)
     values = np.array([0.6, 0.9, 0.7, 0.3])
-    state, found = follow(None, Samples(KEY, RULE, values, rows, runs, "signal_anomalies"), 0)
+    state, found = follow(None, Samples(KEY, RULE, values, rows, runs, table="signal_anomalies"), 0)
     assert isinstance(state, AlertState)
     assert (state.since_ms, state.fired_ms, state.peak, state.value) == (0, 20_000, 0.9, 0.3)
     assert state.evidence is not None

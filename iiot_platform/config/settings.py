@@ -68,6 +68,7 @@ class Settings:
         default_factory=lambda: EndpointSettings(port=BUFFER_PORT)
     )
     metrics: EndpointSettings = field(default_factory=lambda: EndpointSettings(port=PLATFORM_PORT))
+    grafana_url: str | None = None
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Self:
@@ -92,6 +93,7 @@ class Settings:
             if variables.get("IIOT_BUFFER_METRICS", "").strip().lower() == _OFF
             else _address(variables, "IIOT_BUFFER_METRICS", replace(shared, port=BUFFER_PORT)),
             metrics=_address(variables, "IIOT_METRICS", replace(shared, port=PLATFORM_PORT)),
+            grafana_url=_url(variables, "GRAFANA_URL", "") if "GRAFANA_URL" in variables else None,
         )
 
 

@@ -129,8 +129,13 @@ class BatchSettings(Parameters):
     """How batches are cut, settled and kept."""
 
     interval_s: PositiveFloat = 5.0
+    """How often a line's batch begins; Dagster's daemon looks every 5 s."""
+    live_interval_s: Annotated[float, Field(ge=0.2, le=5.0)] | None = None
+    """How often it begins where that is to be sooner than the daemon looks; None: it is not."""
     row_cap: PositiveInt = 200_000
     """Rows that one batch takes at most."""
+    max_lag_s: PositiveFloat | None = None
+    """How long a sealed record may wait; None: 60 s, and no less than twelve intervals."""
     settle_grace_s: Annotated[float, Field(ge=0)] = 300.0
     """How long after its end an hour is computed whole, and rows of it count as late."""
     nightly_hours: Annotated[int, Field(ge=0)] = 24
@@ -143,6 +148,11 @@ class BatchSettings(Parameters):
     """Likewise a run that failed, whatever its kind."""
     keep_runs_s: PositiveFloat = 30 * DAY_S
     """Likewise any other run: settling, nightly, rerun, backfill, housekeeping."""
+
+    @property
+    def lag_bound_s(self) -> float:
+        """How long a sealed record may wait to be computed."""
+        return max(60.0, 12 * self.interval_s) if self.max_lag_s is None else self.max_lag_s
 
 
 class SeriesRule(Parameters):

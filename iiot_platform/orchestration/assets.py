@@ -22,11 +22,9 @@ from iiot_platform.core.errors import AnalysisError, SinkError
 from iiot_platform.orchestration import catalog
 from iiot_platform.orchestration.events import Event, Reporter
 from iiot_platform.orchestration.installation import Installation
-from iiot_platform.orchestration.naming import HOUR_TAG, KIND_TAG, LINE_TAG, LIVE, RERUN
+from iiot_platform.orchestration.naming import HOUR_TAG, KIND_TAG, LINE_TAG, MAX_RUNTIME_TAG, RERUN
 from iiot_platform.orchestration.runs import RERUN_DRAIN_S, LineRuns
 
-_MAX_RUNTIME_TAG: Final = "dagster/max_runtime"
-_LIVE_MAX_S: Final = 600
 _RERUN_MAX_S: Final = 7_200
 
 
@@ -130,7 +128,7 @@ def _live_job(runs: LineRuns) -> JobDefinition:
         name=names.live_job,
         description=f"The next micro-batch of line '{names.line}', and the database after it.",
         executor_def=in_process_executor,
-        tags={LINE_TAG: names.line, KIND_TAG: LIVE, _MAX_RUNTIME_TAG: str(_LIVE_MAX_S)},
+        tags=names.live_tags,
     )
     def live() -> None:
         batch()
@@ -157,7 +155,7 @@ def _rerun_job(runs: LineRuns) -> JobDefinition:
         name=names.rerun_job,
         description=f"One hour of line '{names.line}' that late data has made out of date.",
         executor_def=in_process_executor,
-        tags={LINE_TAG: names.line, KIND_TAG: RERUN, _MAX_RUNTIME_TAG: str(_RERUN_MAX_S)},
+        tags={LINE_TAG: names.line, KIND_TAG: RERUN, MAX_RUNTIME_TAG: str(_RERUN_MAX_S)},
     )
     def rerun() -> None:
         hour()

@@ -56,7 +56,8 @@ def build_definitions(
     installation = Installation(settings, plant, delivery=delivery, clock=clock)
     hours = hourly(start)
     lines = line_names(plant.line_names)
-    parts = [line_definitions(installation, Reporter(names, hours)) for names in lines]
+    reporters = [Reporter(names, hours) for names in lines]
+    parts = [line_definitions(installation, reporter) for reporter in reporters]
     jobs = [job for part in parts for job in (part.live_job, part.rerun_job)]
     runs = [part.runs for part in parts]
     settle, nightly, tidy = settle_job(runs), nightly_job(runs), tidy_job(installation)
@@ -70,7 +71,7 @@ def build_definitions(
             hourly_schedule(tidy, minute=35),
             hourly_schedule(prune, minute=50),
         ],
-        sensors=[new_data_sensor(installation, lines, jobs, plant_problem)],
+        sensors=[new_data_sensor(installation, reporters, jobs, plant_problem)],
         metadata={"plant_file": str(settings.plant_path), **_problem(plant_problem)},
         # the default executor starts a process for every step of a backfill
         executor=in_process_executor,

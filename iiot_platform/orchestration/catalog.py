@@ -75,9 +75,12 @@ def table_checks(names: LineNames) -> list[AssetCheckSpec]:
             description="The log has every offset that the hour was computed from.",
         ),
         AssetCheckSpec(
-            names.freshness.name,
-            asset=names.freshness.asset_key,
-            description="No sealed message waits for long to be computed.",
+            names.lag_within_bound.name,
+            asset=names.lag_within_bound.asset_key,
+            description=(
+                "No sealed message of the line waits longer than `batches.max_lag_s` to be"
+                " computed. Told by every run, and by the sensor while no run gets through."
+            ),
         ),
         AssetCheckSpec(
             names.live_equals_rerun.name,

@@ -21,7 +21,7 @@ from dagster._core.definitions.metadata import TableMetadataSet
 from iiot_platform.core.clock import partition_key
 from iiot_platform.engine.report import BatchReport, HourReport, SettleReport
 from iiot_platform.orchestration.catalog import tested
-from iiot_platform.orchestration.checks import Completeness, Freshness
+from iiot_platform.orchestration.checks import Completeness, Lag
 from iiot_platform.orchestration.naming import ASSET_TABLES, LineNames
 from iiot_platform.orchestration.partitions import is_partition
 
@@ -110,12 +110,12 @@ class Reporter:
             },
         )
 
-    def freshness(self, found: Freshness, hour: int) -> AssetCheckEvaluation:
-        """Whether the line's messages are computed soon."""
+    def lag(self, found: Lag, hour: int) -> AssetCheckEvaluation:
+        """Whether the line's messages are computed soon enough."""
         return _evaluation(
-            self.names.freshness,
+            self.names.lag_within_bound,
             partition_key(hour),
-            AssetCheckSeverity.WARN,
+            AssetCheckSeverity.ERROR,
             passed=found.passed,
             metadata={
                 "waiting": found.waiting,

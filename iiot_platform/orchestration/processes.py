@@ -117,6 +117,18 @@ def webserver(
     )
 
 
+def pacemaker(settings: Settings, environ: Mapping[str, str], *, port: int) -> Command:
+    """The process that starts live batches between the daemon's looks, through the web server."""
+    return Command(
+        "dagster-pacemaker",
+        (
+            *(sys.executable, "-m", "iiot_platform.orchestration.pacemaker"),
+            *("--url", f"http://{HOST}:{port}"),
+        ),
+        dagster_environ(settings, environ),
+    )
+
+
 def log_path(home: Home, command: Command) -> Path:
     """Where the output of a process goes."""
     return home.logs / f"{command.name}.log"
@@ -165,14 +177,24 @@ def daemon_ready(web_port: int) -> bool:
 
 
 def graphql(port: int, query: str, variables: Mapping[str, Any] | None = None) -> Any:
-    """The answer of the web server's API to a query.
+    """The answer of a web server on this machine to a query.
 
     Raises:
         OSError: the server does not answer.
         RuntimeError: it refuses the query.
     """
-    request = urllib.request.Request(
-        f"http://{HOST}:{port}/graphql",
+    return graphql_at(f"http://{HOST}:{port}", query, variables)
+
+
+def graphql_at(url: str, query: str, variables: Mapping[str, Any] | None = None) -> Any:
+    """The answer of the web server at a URL to a query.
+
+    Raises:
+        OSError: the server does not answer.
+        RuntimeError: it refuses the query.
+    """
+    request = urllib.request.Request(  # noqa: S310 - http or https, as the settings check
+        f"{url}/graphql",
         json.dumps({"query": query, "variables": variables or {}}).encode(),
         {"Content-Type": "application/json"},
     )

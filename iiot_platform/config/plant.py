@@ -1,7 +1,9 @@
 """The plant: sources, lines, and the settings of their analysis, as one frozen model."""
 
 import fnmatch
+import re
 import zoneinfo
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -30,6 +32,7 @@ from iiot_platform.core.parameters import (
 )
 
 _Entry = TypeVar("_Entry")
+_OWNER = re.compile(r"team:[A-Za-z0-9_.-]+|[^@\s:]+@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+")
 
 
 def _topic(topic: str) -> str:
@@ -75,7 +78,14 @@ def _some(entries: tuple[_Entry, ...]) -> tuple[_Entry, ...]:
     return entries
 
 
+def _owner(owner: str) -> str:
+    if not _OWNER.fullmatch(owner):
+        raise ValueError("should be an e-mail address or a team such as 'team:maintenance'")
+    return owner
+
+
 Topic = Annotated[str, AfterValidator(_topic)]
+Owner = Annotated[str, AfterValidator(_owner)]
 
 
 class MqttTls(Parameters):
@@ -200,6 +210,7 @@ class Line(Parameters):
         topic: shape of its topics; `{machine}` is one level, `{device}` the rest.
         max_lateness_s: overrides how late a row may come.
         max_future_s: overrides how far ahead of its receive time a row may be.
+        owners: whom to ask about it, as Dagster shows it; for people alone.
         defaults: settings per kind that differ from the plant's.
         series: exceptions from the defaults; they come after the plant's.
     """
@@ -209,6 +220,7 @@ class Line(Parameters):
     topic: Topic = TOPIC_SHAPE
     max_lateness_s: PositiveFloat | None = None
     max_future_s: PositiveFloat | None = None
+    owners: tuple[Owner, ...] = ()
     defaults: KindDefaults = KindDefaults()
     series: tuple[SeriesRule, ...] = ()
 
@@ -231,6 +243,9 @@ class Plant(Parameters):
     """For people alone, in dashboards and shifts; all times that are stored are UTC."""
     shifts: Annotated[tuple[Shift, ...], AfterValidator(distinct)] = DEFAULT_SHIFTS
     """In the plant's time zone; for people alone."""
+    history_start: date | None = None
+    """First day (UTC) that Dagster shows; older hours are computed all the same, and shown from
+    the next load of the code location on. None: the day of the oldest hour that was computed."""
     sources: Annotated[tuple[Source, ...], AfterValidator(_some)] = (MqttSource(),)
     lines: Annotated[tuple[Line, ...], AfterValidator(_some)]
     max_lateness_s: PositiveFloat = 7 * DAY_S

@@ -11,6 +11,7 @@ from iiot_platform.core.errors import ConfigError
 from iiot_platform.core.paths import Home
 
 PLANT_FILE = "plant.yaml"
+DEFINITIONS = "iiot_platform.definitions"
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
 
@@ -51,6 +52,12 @@ class Settings:
     plant_path: Path = field(default_factory=lambda: Path(PLANT_FILE).absolute())
     influx: InfluxSettings | None = None
     dagster_url: str = "http://127.0.0.1:3000"
+    definitions: str = DEFINITIONS
+    """Module whose `defs` Dagster loads: the platform's, or one of yours that merges them."""
+    grafana_url: str | None = None
+    """Where the dashboards are; Dagster links to them."""
+    report_url: str | None = None
+    """Where `iiot report --serve` shows its page; Dagster links to it."""
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Self:
@@ -69,6 +76,9 @@ class Settings:
             plant_path=_plant_path(variables, home),
             influx=_influx(variables),
             dagster_url=_url(variables, "DAGSTER_UI_URL", "http://127.0.0.1:3000"),
+            definitions=variables.get("IIOT_DEFINITIONS", DEFINITIONS).strip(),
+            grafana_url=_optional_url(variables, "GRAFANA_URL"),
+            report_url=_optional_url(variables, "IIOT_REPORT_URL"),
         )
 
 
@@ -123,6 +133,10 @@ def _url(variables: Mapping[str, str], name: str, default: str) -> str:
         # the text is not repeated: a URL may carry a password
         raise SettingError(name, "should be a URL that starts with http:// or https://")
     return url
+
+
+def _optional_url(variables: Mapping[str, str], name: str) -> str | None:
+    return _url(variables, name, "") if name in variables else None
 
 
 def _flag(variables: Mapping[str, str], name: str, *, default: bool) -> bool:

@@ -63,22 +63,23 @@ class LineDefinitions:
 def line_definitions(installation: Installation, reporter: Reporter) -> LineDefinitions:
     """The assets and jobs of the reporter's line."""
     runs = LineRuns(installation, reporter)
-    source = installation.plant.source_of(runs.names.line)
+    plant, line = installation.plant, runs.names.line
+    about = catalog.About(plant.line(line).owners, reporter.links)
     assets: list[AssetsDefinition | AssetSpec] = [
-        catalog.raw_spec(runs.names, kind=source.kind),
-        _tables(runs),
+        catalog.raw_spec(runs.names, about, kind=plant.source_of(line).kind),
+        _tables(runs, about),
     ]
     if installation.has_delivery:
-        assets.append(_influxdb(runs))
+        assets.append(_influxdb(runs, about))
     return LineDefinitions(tuple(assets), _live_job(runs), _rerun_job(runs), runs)
 
 
-def _tables(runs: LineRuns) -> AssetsDefinition:
+def _tables(runs: LineRuns, about: catalog.About) -> AssetsDefinition:
     names = runs.names
 
     @multi_asset(
         name=f"tables_{names.safe}",
-        specs=catalog.table_specs(names),
+        specs=catalog.table_specs(names, about),
         check_specs=catalog.table_checks(names),
         partitions_def=runs.reporter.hours,
         backfill_policy=BackfillPolicy.single_run(),
@@ -98,12 +99,12 @@ def _tables(runs: LineRuns) -> AssetsDefinition:
     return tables
 
 
-def _influxdb(runs: LineRuns) -> AssetsDefinition:
+def _influxdb(runs: LineRuns, about: catalog.About) -> AssetsDefinition:
     names = runs.names
 
     @multi_asset(
         name=f"influxdb_{names.safe}",
-        specs=[catalog.influxdb_spec(names).replace_attributes(skippable=True)],
+        specs=[catalog.influxdb_spec(names, about).replace_attributes(skippable=True)],
         check_specs=catalog.influxdb_checks(names),
         can_subset=True,
         op_tags={LINE_TAG: names.line},

@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 from dagster import DagsterInstance, DagsterRunStatus, RunRequest, RunsFilter
 
 from iiot_platform.core.clock import MS_PER_S, partition_key
+from iiot_platform.engine.lease import claim
 from iiot_platform.orchestration.attempts import Memory
 from iiot_platform.orchestration.installation import Installation
 from iiot_platform.orchestration.naming import (
@@ -18,6 +19,7 @@ from iiot_platform.orchestration.naming import (
     LIVE,
     LO_TAG,
     RERUN,
+    SENSOR,
     LineNames,
 )
 
@@ -26,6 +28,9 @@ _LAUNCH_S: Final = 60
 
 _LOOK_MS: Final = 5_000
 """How often the daemon looks: a batch is due at the look that is nearest to its time."""
+
+_CLAIM_S: Final = 5.0
+"""Longer than it takes to create a run, and than the longest pace of the pacemaker."""
 
 _ACTIVE: Final = [
     DagsterRunStatus.NOT_STARTED,
@@ -79,12 +84,14 @@ class Evaluation:
         active: runs that are under way.
         memory: what earlier looks asked for.
         now_ms: the current time.
+        by: who asks; a line's batch is for some seconds left to who has started the one before.
     """
 
     installation: Installation
     active: ActiveRuns
     memory: Memory
     now_ms: int
+    by: str = SENSOR
 
     def decide(self, names: LineNames) -> tuple[RunRequest | None, str]:
         """The run that a line needs now, or none, and what was seen.
@@ -103,14 +110,17 @@ class Evaluation:
             return rerun, f"{seen}, {about_dirty}" if about_dirty else seen
         return request, seen
 
-    def live(self, names: LineNames) -> RunRequest | None:
-        """The batch that a line needs now, whatever its pace, or none.
+    def first_attempt(self, names: LineNames) -> RunRequest | None:
+        """The batch that a line needs now and has not been asked for, whatever the line's pace.
 
         Raises:
             PlatformError: the log or the ledger can not be read.
         """
         engine = self.installation.engine
         lo, head = engine.ledger.watermark(names.line), engine.log.head(names.line)
+        last = self.memory.asked.get(f"live:{names.line}")
+        if head <= lo or (last is not None and last.state == lo):
+            return None
         request, _ = self._live(names, lo, head, 0)
         return request
 
@@ -153,6 +163,8 @@ class Evaluation:
         wait_ms = self.memory.wait_ms(work, lo, self.now_ms)
         if wait_ms:
             return None, f"{seen}, next attempt in {wait_ms / MS_PER_S:.0f} s"
+        if not self._claimed(names.line):
+            return None, f"{seen}, left to who has started the batch before"
         attempt = self.memory.ask(work, lo, self.now_ms)
         return RunRequest(
             job_name=names.live_job,
@@ -160,6 +172,17 @@ class Evaluation:
             run_key=f"{names.line}:{lo}-{hi}:{attempt}",
             tags={LO_TAG: str(lo), HI_TAG: str(hi), ATTEMPT_TAG: str(attempt)},
         ), f"{seen}, attempt {attempt}"
+
+    def _claimed(self, line: str) -> bool:
+        """True where nobody else is about to start a batch of the line.
+
+        A run is created some time after it was decided on, and until then the other can not
+        see it.
+        """
+        if self.installation.plant.batches.live_interval_s is None:
+            return True  # the sensor is alone
+        ledger, name = self.installation.engine.ledger, f"launch:{line}"
+        return claim(ledger, name, self.by, now=self.now_ms, seconds=_CLAIM_S)
 
     def _rerun(self, names: LineNames) -> tuple[RunRequest | None, str]:
         engine, line = self.installation.engine, names.line

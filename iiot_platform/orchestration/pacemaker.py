@@ -6,8 +6,9 @@ It asks the same question as the sensor and launches what the sensor would launc
 sensor's tags and run key, through the API of the web server. It makes first attempts alone: what
 fails, reruns, and everything while this process or the web server is away, is the sensor's.
 
-Either looks for the run key before it starts a run. Where both have looked before either has
-started one, both runs begin; the ledger lets one of them commit, and the other finds nothing left.
+Whoever starts a batch of a line holds a lease on it for some seconds, so that the other leaves the
+next one to it, and either looks for the run key before it starts a run. Should both start one all
+the same, the ledger lets one of them commit, and the other finds nothing left.
 """
 
 import argparse
@@ -33,7 +34,6 @@ from iiot_platform.orchestration.decision import Evaluation, active_runs
 from iiot_platform.orchestration.installation import Installation
 from iiot_platform.orchestration.instance import LOCATION
 from iiot_platform.orchestration.naming import (
-    ATTEMPT_TAG,
     PACED_TAG,
     SENSOR,
     LineNames,
@@ -101,15 +101,15 @@ class Pacemaker:
         if not due:
             return
         active = active_runs(self.instance, now_s=now / MS_PER_S, since_s=0.0)
-        evaluation = Evaluation(self.installation, active, self.memory, now)
+        evaluation = Evaluation(self.installation, active, self.memory, now, by="pacemaker")
         for names in due:
             try:
-                request = evaluation.live(names)
+                request = evaluation.first_attempt(names)
             except PlatformError:
                 logger.exception("line '%s' can not be looked at", names.line)
                 self._asked_ms[names.line] = now
                 continue
-            if request is not None and request.tags.get(ATTEMPT_TAG) == "1":
+            if request is not None:
                 self._asked_ms[names.line] = now
                 self._answers[names.line] = self.launchers.submit(self._start, names, request)
 

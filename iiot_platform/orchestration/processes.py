@@ -19,7 +19,6 @@ from iiot_platform.orchestration.instance import LOCATION, write_workspace
 from iiot_platform.orchestration.pool import wire
 
 HOST: Final = "127.0.0.1"
-MODULE: Final = "iiot_platform.definitions"
 _PACKAGE_ROOT: Final = Path(__file__).resolve().parents[2]
 _TIMEOUT_S: Final = 10
 _LOADED: Final = (
@@ -56,6 +55,7 @@ def dagster_environ(settings: Settings, environ: Mapping[str, str]) -> dict[str,
     return {
         **kept,
         "DAGSTER_HOME": str(settings.home.dagster),
+        "IIOT_DEFINITIONS": settings.definitions,
         "IIOT_HOME": str(settings.home.root),
         "IIOT_PLANT": str(settings.plant_path),
         "PYTHONPATH": ":".join(dict.fromkeys(search)),
@@ -73,7 +73,7 @@ def code_server(settings: Settings, environ: Mapping[str, str], *, port: int) ->
         "dagster-code",
         (
             *(sys.executable, "-m", "dagster", "code-server", "start"),
-            *("--module-name", MODULE, "--location-name", LOCATION),
+            *("--module-name", settings.definitions, "--location-name", LOCATION),
             *("--host", HOST, "--port", str(port)),
             *("--log-level", "warning", "--inject-env-vars-from-instance"),
         ),

@@ -16,7 +16,7 @@ from dagster import (
     sensor,
 )
 
-from iiot_platform.core.clock import MS_PER_S, hour_of
+from iiot_platform.core.clock import MS_PER_S, hour_of, partition_key
 from iiot_platform.core.errors import PlatformError
 from iiot_platform.orchestration import checks
 from iiot_platform.orchestration.attempts import Memory
@@ -24,6 +24,7 @@ from iiot_platform.orchestration.decision import Evaluation, active_runs
 from iiot_platform.orchestration.events import Reporter
 from iiot_platform.orchestration.installation import Installation
 from iiot_platform.orchestration.naming import SENSOR, LineNames
+from iiot_platform.orchestration.partitions import is_before
 
 TELL_EVERY_MS: Final = 60_000
 _US_PER_S: Final = 1_000_000
@@ -69,6 +70,7 @@ def new_data_sensor(
             try:
                 request, about = evaluation.decide(reporter.names)
                 events += told(evaluation, reporter)
+                about += unseen(installation, reporter)
             except PlatformError as error:
                 context.log.exception("line '%s' can not be looked at", line)
                 seen.append(f"{line}: {error}")
@@ -96,6 +98,14 @@ def told(
     """
     yield from _lag(evaluation, reporter)
     yield from _observation(evaluation, reporter.names)
+
+
+def unseen(installation: Installation, reporter: Reporter) -> str:
+    """That older hours are not shown yet, else nothing."""
+    first = installation.engine.ledger.first_hour(reporter.names.line)
+    if first is None or not is_before(reporter.hours, first):
+        return ""
+    return f", hours from {partition_key(first)} on are shown once the code location is reloaded"
 
 
 def _lag(evaluation: Evaluation, reporter: Reporter) -> Iterator[AssetCheckEvaluation]:

@@ -66,7 +66,8 @@ def test_a_batch_begins_when_the_interval_is_over(paced: Paced) -> None:
 def test_its_runs_are_those_of_the_sensor(paced: Paced) -> None:
     paced.site.write("press_1")
     (request,) = paced.site.tick().run_requests or ()
-    paced.look()
+    assert paced.look() == []  # it is about to begin
+    assert paced.look(5_000) == ["press_1:0-100:1"]  # and has not
     job = paced.site.definitions.resolve_job_def("live_press_1")
     assert paced.started == [
         {
@@ -77,6 +78,18 @@ def test_its_runs_are_those_of_the_sensor(paced: Paced) -> None:
             "iiot/paced": "true",
         }
     ]
+
+
+def test_the_sensor_leaves_a_line_to_the_pacemaker_that_is_at_it(paced: Paced) -> None:
+    paced.site.write("press_1")
+    paced.look()
+    paced.site.engine().run_batch("press_1", run_id="r")
+    paced.site.write("press_1")
+    paced.site.now_ms += 4_000
+    assert not paced.site.tick().run_requests
+    paced.site.now_ms += 1_000  # the pacemaker has gone
+    (request,) = paced.site.tick().run_requests or ()
+    assert request.run_key == "press_1:100-200:1"
 
 
 def test_what_the_sensor_has_started_is_not_started_again(paced: Paced) -> None:
@@ -98,8 +111,10 @@ def test_a_line_with_a_run_is_left_alone(paced: Paced) -> None:
 def test_what_has_failed_is_the_sensors(paced: Paced) -> None:
     paced.site.write("press_1")
     assert paced.look() == ["press_1:0-100:1"]
-    for _ in range(3):
-        assert paced.look(5_000) == []
+    for _ in range(9):
+        assert paced.look(1_000) == []
+    (request,) = paced.site.tick().run_requests or ()
+    assert request.job_name == "live_press_1"
     paced.site.write("Línea 2 (Nord)")
     assert paced.look(5_000) == ["Línea 2 (Nord):0-100:1"]
 

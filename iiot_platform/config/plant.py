@@ -1,7 +1,9 @@
 """The plant: sources, lines, and the settings of their analysis, as one frozen model."""
 
 import fnmatch
+import re
 import zoneinfo
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -31,6 +33,7 @@ from iiot_platform.core.parameters import (
 )
 
 _Entry = TypeVar("_Entry")
+_OWNER = re.compile(r"team:[A-Za-z0-9_.-]+|[^@\s:]+@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+")
 
 
 def _topic(topic: str) -> str:
@@ -76,7 +79,14 @@ def _some(entries: tuple[_Entry, ...]) -> tuple[_Entry, ...]:
     return entries
 
 
+def _owner(owner: str) -> str:
+    if not _OWNER.fullmatch(owner):
+        raise ValueError("should be an e-mail address or a team such as 'team:maintenance'")
+    return owner
+
+
 Topic = Annotated[str, AfterValidator(_topic)]
+Owner = Annotated[str, AfterValidator(_owner)]
 
 
 class MqttTls(Parameters):
@@ -146,8 +156,13 @@ class BatchSettings(Parameters):
     """How batches are cut, settled and kept."""
 
     interval_s: PositiveFloat = 5.0
+    """How often a line's batch begins; Dagster's daemon looks every 5 s."""
+    live_interval_s: Annotated[float, Field(ge=0.2, le=5.0)] | None = None
+    """How often it begins where that is to be sooner than the daemon looks; None: it is not."""
     row_cap: PositiveInt = 200_000
     """Rows that one batch takes at most."""
+    max_lag_s: PositiveFloat | None = None
+    """How long a sealed record may wait; None: 60 s, and no less than twelve intervals."""
     settle_grace_s: Annotated[float, Field(ge=0)] = 300.0
     """How long after its end an hour is computed whole, and rows of it count as late."""
     nightly_hours: Annotated[int, Field(ge=0)] = 24
@@ -160,6 +175,11 @@ class BatchSettings(Parameters):
     """Likewise a run that failed, whatever its kind."""
     keep_runs_s: PositiveFloat = 30 * DAY_S
     """Likewise any other run: settling, nightly, rerun, backfill, housekeeping."""
+
+    @property
+    def lag_bound_s(self) -> float:
+        """How long a sealed record may wait to be computed."""
+        return max(60.0, 12 * self.interval_s) if self.max_lag_s is None else self.max_lag_s
 
 
 class SeriesRule(Parameters):
@@ -207,6 +227,7 @@ class Line(Parameters):
         topic: shape of its topics; `{machine}` is one level, `{device}` the rest.
         max_lateness_s: overrides how late a row may come.
         max_future_s: overrides how far ahead of its receive time a row may be.
+        owners: whom to ask about it, as Dagster shows it; for people alone.
         defaults: settings per kind that differ from the plant's.
         series: exceptions from the defaults; they come after the plant's.
     """
@@ -216,6 +237,7 @@ class Line(Parameters):
     topic: Topic = TOPIC_SHAPE
     max_lateness_s: PositiveFloat | None = None
     max_future_s: PositiveFloat | None = None
+    owners: tuple[Owner, ...] = ()
     defaults: KindDefaults = KindDefaults()
     series: tuple[SeriesRule, ...] = ()
 
@@ -238,6 +260,9 @@ class Plant(Parameters):
     """For people alone, in dashboards and shifts; all times that are stored are UTC."""
     shifts: Annotated[tuple[Shift, ...], AfterValidator(distinct)] = DEFAULT_SHIFTS
     """In the plant's time zone; for people alone."""
+    history_start: date | None = None
+    """First day (UTC) that Dagster shows; older hours are computed all the same, and shown from
+    the next load of the code location on. None: the day of the oldest hour that was computed."""
     sources: Annotated[tuple[Source, ...], AfterValidator(_some)] = (MqttSource(),)
     lines: Annotated[tuple[Line, ...], AfterValidator(_some)]
     max_lateness_s: PositiveFloat = 7 * DAY_S

@@ -18,6 +18,7 @@ from iiot_platform.core.paths import Home
 
 PLANT_FILE = "plant.yaml"
 DATABASE_URL = "IIOT_DATABASE_URL"
+DEFINITIONS = "iiot_platform.definitions"
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
 _OFF = "off"
@@ -68,7 +69,12 @@ class Settings:
         default_factory=lambda: EndpointSettings(port=BUFFER_PORT)
     )
     metrics: EndpointSettings = field(default_factory=lambda: EndpointSettings(port=PLATFORM_PORT))
+    definitions: str = DEFINITIONS
+    """Module whose `defs` Dagster loads: the platform's, or one of yours that merges them."""
     grafana_url: str | None = None
+    """Where the dashboards are; Dagster links to them."""
+    report_url: str | None = None
+    """Where `iiot report --serve` shows its page; Dagster links to it."""
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Self:
@@ -93,7 +99,9 @@ class Settings:
             if variables.get("IIOT_BUFFER_METRICS", "").strip().lower() == _OFF
             else _address(variables, "IIOT_BUFFER_METRICS", replace(shared, port=BUFFER_PORT)),
             metrics=_address(variables, "IIOT_METRICS", replace(shared, port=PLATFORM_PORT)),
-            grafana_url=_url(variables, "GRAFANA_URL", "") if "GRAFANA_URL" in variables else None,
+            definitions=variables.get("IIOT_DEFINITIONS", DEFINITIONS).strip(),
+            grafana_url=_optional_url(variables, "GRAFANA_URL"),
+            report_url=_optional_url(variables, "IIOT_REPORT_URL"),
         )
 
 
@@ -185,6 +193,10 @@ def _url(variables: Mapping[str, str], name: str, default: str) -> str:
         # the text is not repeated: a URL may carry a password
         raise SettingError(name, "should be a URL that starts with http:// or https://")
     return url
+
+
+def _optional_url(variables: Mapping[str, str], name: str) -> str | None:
+    return _url(variables, name, "") if name in variables else None
 
 
 def _flag(variables: Mapping[str, str], name: str, *, default: bool) -> bool:

@@ -21,7 +21,7 @@ from iiot_platform.orchestration.pool import wire
 HOST: Final = "127.0.0.1"
 MODULE: Final = "iiot_platform.definitions"
 _PACKAGE_ROOT: Final = Path(__file__).resolve().parents[2]
-_TIMEOUT_S: Final = 10
+_TIMEOUT_S: Final = 10.0
 _LOADED: Final = (
     "{workspaceOrError{... on Workspace{locationEntries"
     "{name locationOrLoadError{__typename ... on PythonError{message}}}}}}"
@@ -164,7 +164,13 @@ def daemon_ready(web_port: int) -> bool:
     return all(status["healthy"] for status in statuses if status["required"])
 
 
-def graphql(port: int, query: str, variables: Mapping[str, Any] | None = None) -> Any:
+def graphql(
+    port: int,
+    query: str,
+    variables: Mapping[str, Any] | None = None,
+    *,
+    timeout_s: float = _TIMEOUT_S,
+) -> Any:
     """The answer of the web server's API to a query.
 
     Raises:
@@ -176,7 +182,7 @@ def graphql(port: int, query: str, variables: Mapping[str, Any] | None = None) -
         json.dumps({"query": query, "variables": variables or {}}).encode(),
         {"Content-Type": "application/json"},
     )
-    with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as response:  # noqa: S310 - as above
+    with urllib.request.urlopen(request, timeout=timeout_s) as response:  # noqa: S310 - as above
         answer = json.load(response)
     if answer.get("errors"):
         raise RuntimeError(f"GraphQL refuses the query: {answer['errors']}")

@@ -18,6 +18,8 @@ from iiot_platform.orchestration.instance import prepare_instance
 
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 20.0
+ANSWER_TIMEOUT_S = 60.0
+"""A reload of the code location takes ten seconds where the machine is busy."""
 POLL_S = 0.2
 Seen = TypeVar("Seen")
 
@@ -75,11 +77,14 @@ class Dagster:
                 self.settings, self.environ, code_port=self.code_port, port=self.port
             )
         )
-        self._start(processes.daemon(self.settings, self.environ, code_port=self.code_port))
+        self.start_daemon()
         wait_for(lambda: processes.webserver_ready(self.port), "web server", START_TIMEOUT_S)
 
     def start_pool(self) -> "subprocess.Popen[bytes]":
         return self._start(processes.pool(self.settings, self.environ, *(self.pool or ())))
+
+    def start_daemon(self) -> "subprocess.Popen[bytes]":
+        return self._start(processes.daemon(self.settings, self.environ, code_port=self.code_port))
 
     def _start(self, command: processes.Command) -> "subprocess.Popen[bytes]":
         path = processes.log_path(self.settings.home, command)
@@ -127,12 +132,18 @@ class Dagster:
         return list(left)
 
     def graphql(self, query: str, **variables: Any) -> Any:
-        return processes.graphql(self.port, query, variables)
+        return processes.graphql(self.port, query, variables, timeout_s=ANSWER_TIMEOUT_S)
 
 
 @contextlib.contextmanager
-def running(settings: Settings, *, pool: tuple[str, ...] | None = ()) -> Iterator[Dagster]:
-    dagster = Dagster(settings, pool=pool)
+def running(
+    settings: Settings,
+    *,
+    pool: tuple[str, ...] | None = (),
+    environ: Mapping[str, str] | None = None,
+) -> Iterator[Dagster]:
+    """All of them; `environ` is added to this process's environment."""
+    dagster = Dagster(settings, pool=pool, environ={**os.environ, **(environ or {})})
     try:
         dagster.start()
         yield dagster

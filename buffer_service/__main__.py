@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from buffer_service.broker_watch import BrokerWatch
-from buffer_service.log.seal import Steps, no_step
+from buffer_service.log.segment_file import Steps, no_step
 from buffer_service.metrics import BufferCollector, unhealthy, unready
 from buffer_service.service import CaptureService
 from iiot_platform.config.endpoint import EndpointError, EndpointSettings

@@ -13,8 +13,8 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from buffer_service.sources.mqtt_connection import tls_context
 from iiot_platform.config.plant import MqttSource
+from iiot_platform.config.tls import client_context
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ class BrokerWatch:
         settings = self._settings
         if settings.tls is not None:
             try:
-                self._client.tls_set_context(tls_context(settings.tls))
+                self._client.tls_set_context(client_context(settings.tls))
             except OSError:  # the source itself tells what is wrong with its files
                 return self
         self._client.connect_async(settings.host, settings.port, settings.keepalive_s)

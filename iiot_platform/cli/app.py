@@ -49,6 +49,9 @@ COMMANDS: Final[Mapping[str, CommandEntry]] = {
     "replay": CommandEntry(
         "iiot_platform.cli.replay:replay", "What if: the same hours under another plant file."
     ),
+    "alerts": CommandEntry(
+        "iiot_platform.cli.alerts:alerts", "Tell, list, replay and provision alerts."
+    ),
     "explain": CommandEntry(
         "iiot_platform.cli.explain:explain", "Show how a row came to be what it is."
     ),

@@ -17,6 +17,8 @@ from iiot_platform.core.errors import ConfigError
 from iiot_platform.core.paths import Home
 
 PLANT_FILE = "plant.yaml"
+DATABASE_URL = "IIOT_DATABASE_URL"
+DEFINITIONS = "iiot_platform.definitions"
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
 _OFF = "off"
@@ -67,6 +69,12 @@ class Settings:
         default_factory=lambda: EndpointSettings(port=BUFFER_PORT)
     )
     metrics: EndpointSettings = field(default_factory=lambda: EndpointSettings(port=PLATFORM_PORT))
+    definitions: str = DEFINITIONS
+    """Module whose `defs` Dagster loads: the platform's, or one of yours that merges them."""
+    grafana_url: str | None = None
+    """Where the dashboards are; Dagster links to them."""
+    report_url: str | None = None
+    """Where `iiot report --serve` shows its page; Dagster links to it."""
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Self:
@@ -79,7 +87,8 @@ class Settings:
             SettingError: a variable is wrong, or one that another needs is missing.
         """
         variables = {name: value for name, value in environ.items() if value.strip()}
-        home = Home(Path(variables.get("IIOT_HOME", "var")).expanduser().absolute())
+        root = Path(variables.get("IIOT_HOME", "var")).expanduser().absolute()
+        home = Home(root, _database(variables))
         shared = _endpoint(variables)
         return cls(
             home=home,
@@ -90,6 +99,9 @@ class Settings:
             if variables.get("IIOT_BUFFER_METRICS", "").strip().lower() == _OFF
             else _address(variables, "IIOT_BUFFER_METRICS", replace(shared, port=BUFFER_PORT)),
             metrics=_address(variables, "IIOT_METRICS", replace(shared, port=PLATFORM_PORT)),
+            definitions=variables.get("IIOT_DEFINITIONS", DEFINITIONS).strip(),
+            grafana_url=_optional_url(variables, "GRAFANA_URL"),
+            report_url=_optional_url(variables, "IIOT_REPORT_URL"),
         )
 
 
@@ -98,6 +110,19 @@ def _plant_path(variables: Mapping[str, str], home: Home) -> Path:
         return Path(variables["IIOT_PLANT"]).expanduser().absolute()
     here = Path(PLANT_FILE).absolute()
     return here if here.exists() else home.root / PLANT_FILE
+
+
+def _database(variables: Mapping[str, str]) -> SecretStr | None:
+    text = _secret(variables, DATABASE_URL)
+    if text is None:
+        return None
+    # what reads no ledger, such as the buffer, is spared the import
+    from iiot_platform.config.database import DatabaseUrlError, normalised  # noqa: PLC0415
+
+    try:
+        return normalised(text.get_secret_value())
+    except DatabaseUrlError as error:
+        raise SettingError(DATABASE_URL, str(error)) from error
 
 
 def _influx(variables: Mapping[str, str]) -> InfluxSettings | None:
@@ -168,6 +193,10 @@ def _url(variables: Mapping[str, str], name: str, default: str) -> str:
         # the text is not repeated: a URL may carry a password
         raise SettingError(name, "should be a URL that starts with http:// or https://")
     return url
+
+
+def _optional_url(variables: Mapping[str, str], name: str) -> str | None:
+    return _url(variables, name, "") if name in variables else None
 
 
 def _flag(variables: Mapping[str, str], name: str, *, default: bool) -> bool:

@@ -41,9 +41,9 @@ def explain(
     names = [known.name for known in EXPLAINED]
     if table not in names:
         raise ConfigError(f"no table of series is called '{table}'; {nearest(table, names)}")
-    if not settings.home.ledger.exists():
+    if not Ledger.is_at(settings.home):
         raise StorageError(f"'{settings.home.root}' holds no ledger: nothing was computed there")
-    ledger = Ledger.at(settings.home.ledger)
+    ledger = Ledger.of(settings.home)
     try:
         explainer = Explainer(LogReader(settings.home), ledger, TableStore(settings.home), line)
         chosen = schema.TABLES[table]

@@ -112,8 +112,9 @@ CHAIN_START: Final = b"\0" * 32
 GAP_TOPIC: Final = "$gap/"
 """A record under this topic and its source's name is no message but says that some are missing.
 
-Its payload is JSON: `begin_ms` and `end_ms` (Unix ms, half-open) and the `reason`. No line's
-topics begin with `$`.
+Its payload is JSON: `begin_ms` and `end_ms` (Unix ms, half-open) and the `reason`. A second
+record of the same gap also has `filled`, how many values the source's history had, and
+`complete`, whether all nodes have one. No line's topics begin with `$`.
 """
 
 
@@ -128,7 +129,7 @@ class Record(NamedTuple):
         source_ts: time at the source, where the protocol carries one.
         server_ts: time at the server, likewise.
         quality: OPC UA StatusCode, 0 over MQTT.
-        retain: MQTT retain flag.
+        retain: MQTT retain flag; OPC UA: read from the server's history, not live.
         dup: MQTT DUP flag.
     """
 

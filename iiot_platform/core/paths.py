@@ -3,12 +3,21 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import SecretStr
+
 
 @dataclass(frozen=True)
 class Home:
-    """The folders below `IIOT_HOME`; nothing else of the platform writes elsewhere."""
+    """The folders below `IIOT_HOME`; nothing else of the platform writes elsewhere.
+
+    Attributes:
+        root: the folder.
+        database: URL of the PostgreSQL database that holds the ledger and Dagster's storage
+            instead of files below `root`.
+    """
 
     root: Path
+    database: SecretStr | None = None
 
     @property
     def capture(self) -> Path:
@@ -32,8 +41,16 @@ class Home:
 
     @property
     def ledger(self) -> Path:
-        """SQLite file with watermarks, partitions, checkpoints and the sink's outbox."""
+        """SQLite file with watermarks, partitions, checkpoints and the sink's outbox.
+
+        Not used where there is a `database`.
+        """
         return self.root / "ledger.sqlite"
+
+    @property
+    def alerts(self) -> Path:
+        """SQLite file with the state of alerts and what is to be told; `iiot alerts run` writes."""
+        return self.root / "alerts.sqlite"
 
     @property
     def dagster(self) -> Path:

@@ -53,7 +53,7 @@ class Engine:
         clock: Callable[[], int] = now_ms,
     ) -> None:
         self.log = LogReader(home)
-        self.ledger = Ledger.at(home.ledger, sinks=sinks)
+        self.ledger = Ledger.of(home, sinks=sinks)
         self.store = TableStore(home)
         self._plant = plant
         self._clock = clock

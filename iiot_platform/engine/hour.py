@@ -1,7 +1,7 @@
 """One hour's change: from readings and what stands already to the files and states to commit."""
 
 from collections import Counter
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -115,13 +115,16 @@ class HourBuilder:
             rows=replace(rows, tables=tables),
         )
 
-    def standing(self, table: schema.Table, hour: int) -> pa.Table:
-        """The rows of a table that stand in an hour.
+    def standing(
+        self, table: schema.Table, hour: int, columns: Sequence[str] | None = None
+    ) -> pa.Table:
+        """The rows of a table that stand in an hour; without provenance, or some columns.
 
         Raises:
             StorageError: a file is missing or damaged.
         """
-        return self._current(table, hour)
+        paths = [file.path for file in self._files(table, hour)]
+        return self._store.read(table, paths, columns or table.content.names)
 
     def replacement(
         self, computed: WholeHour, run_id: str, *, settled: bool, equal: Container[str] = ()

@@ -17,7 +17,12 @@ from iiot_platform.core.errors import nearest
 
 _SECRETS = frozenset({"password"})
 _FILE = "_file"
-_PATHS = frozenset({"ca_file", "cert_file", "key_file", "server_certificate_file"})
+_PATHS = frozenset(
+    {
+        *("ca_file", "cert_file", "key_file", "server_certificate_file"),
+        *("user_certificate_file", "user_key_file"),
+    }
+)
 _SOURCE_KINDS = frozenset({"mqtt", "opcua"})
 _SOURCE_DEPTH = 2
 _VARIABLE = re.compile(r"\$(\$?)\{([^}]*)\}")

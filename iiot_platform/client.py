@@ -159,12 +159,12 @@ class Client:
         """
         rows = self.table(line, schema.GAPS.name)
         gaps = open_gaps(
-            Lack(source, to_ms(begin), to_ms(end), complete is True)
+            Lack(source, to_ms(begin), to_ms(end), complete)
             for source, begin, end, complete in zip(
                 rows["source"],
                 rows["begin_ts"].dt.to_pydatetime(),
                 rows["end_ts"].dt.to_pydatetime(),
-                rows["complete"],
+                rows["complete"].fillna(False).astype(bool).tolist(),  # noqa: FBT003 - the value
                 strict=True,
             )
         )

@@ -201,9 +201,13 @@ class _Session:
         before = self.stats.published
         for message in messages:
             while (early_s := (message.due_ms - now_ms()) / 1_000) > 0:
-                if self._ended() or self._trouble.restart_s is not None:
+                if self._asked_to_leave():
                     return
                 await asyncio.sleep(min(early_s, _LOOK_S))
+            # a plant that is behind never waits, but must serve and listen all the same
+            await asyncio.sleep(0)
+            if self._asked_to_leave():
+                return
             if early_s < -1 and self.stats.published == before:
                 self.stats.skipped += 1
                 continue
@@ -245,6 +249,9 @@ class _Session:
         until = time.monotonic() + seconds
         while time.monotonic() < until and not self._ended():  # noqa: ASYNC110 - a thread's event
             await asyncio.sleep(_LOOK_S)
+
+    def _asked_to_leave(self) -> bool:
+        return self._trouble.restart_s is not None or self._ended()
 
     def _ended(self) -> bool:
         seconds = self._options.seconds

@@ -85,6 +85,11 @@ class Table:
         """The Arrow schema of the table's Parquet files; `Column.nullable` is checked on write."""
         return pa.schema([pa.field(c.name, c.type) for c in self.columns])
 
+    @cached_property
+    def content(self) -> pa.Schema:
+        """The same without provenance: what rows are compared by."""
+        return pa.schema([pa.field(c.name, c.type) for c in self.columns if c.role != "provenance"])
+
     def names(self, *roles: Role) -> tuple[str, ...]:
         """The names of the columns of these roles, in order."""
         return tuple(c.name for c in self.columns if c.role in roles)

@@ -201,9 +201,9 @@ def opcua(served: Published, captures: Mapping[str, Captured]) -> OpcUaCounts | 
 
 def latency(home: Home, lines: Iterable[str], live_since_ms: int | None) -> Latency:
     """How long after their time the readings of the live part were committed."""
-    if live_since_ms is None or not home.ledger.exists():
+    if live_since_ms is None or not Ledger.is_at(home):
         return Latency(None, None, 0)
-    client, ledger = Client(home), Ledger.at(home.ledger)
+    client, ledger = Client(home), Ledger.of(home)
     query = sa.select(db.BATCHES.c.run_id, db.BATCHES.c.committed_ms).where(
         db.BATCHES.c.kind == "live", db.BATCHES.c.committed_ms >= live_since_ms
     )
@@ -239,7 +239,7 @@ def tested_rows(home: Home, lines: Iterable[str], start_ms: int) -> Rows:
     names: list[np.ndarray[Any, Any]] = [np.zeros(0, np.str_)]
     times: list[np.ndarray[Any, Any]] = [np.zeros(0, np.int64)]
     flags: list[np.ndarray[Any, Any]] = [np.zeros(0, np.int64)]
-    if home.ledger.exists():
+    if Ledger.is_at(home):
         client = Client(home)
         for line in set(lines) & set(client.lines()):
             for table in schema.TABLES.values():

@@ -21,7 +21,8 @@ from dagster._core.definitions.metadata import TableMetadataSet
 from iiot_platform.core.clock import partition_key
 from iiot_platform.engine.report import BatchReport, HourReport, SettleReport
 from iiot_platform.orchestration.catalog import tested
-from iiot_platform.orchestration.checks import Completeness, Freshness
+from iiot_platform.orchestration.checks import Completeness, Lag
+from iiot_platform.orchestration.links import NO_LINKS, Links
 from iiot_platform.orchestration.naming import ASSET_TABLES, LineNames
 from iiot_platform.orchestration.partitions import is_partition
 
@@ -43,10 +44,12 @@ class Reporter:
     Attributes:
         names: what the line is called.
         hours: the partitions that Dagster knows.
+        links: where people find the rows.
     """
 
     names: LineNames
     hours: HourlyPartitionsDefinition
+    links: Links = NO_LINKS
 
     def knows(self, hour: int) -> bool:
         """True where Dagster can show the hour."""
@@ -66,7 +69,11 @@ class Reporter:
             yield AssetMaterialization(
                 self.names.table(table),
                 partition=partition_key(report.hour),
-                metadata={**_figures(report, table), **metadata},
+                metadata={
+                    **_figures(report, table),
+                    **metadata,
+                    **self.links.hour(self.names, table, report.hour),
+                },
             )
 
     def completeness(self, found: Completeness, hour: int) -> AssetCheckEvaluation:
@@ -110,12 +117,12 @@ class Reporter:
             },
         )
 
-    def freshness(self, found: Freshness, hour: int) -> AssetCheckEvaluation:
-        """Whether the line's messages are computed soon."""
+    def lag(self, found: Lag, hour: int) -> AssetCheckEvaluation:
+        """Whether the line's messages are computed soon enough."""
         return _evaluation(
-            self.names.freshness,
+            self.names.lag_within_bound,
             partition_key(hour),
-            AssetCheckSeverity.WARN,
+            AssetCheckSeverity.ERROR,
             passed=found.passed,
             metadata={
                 "waiting": found.waiting,
@@ -183,6 +190,8 @@ def _figures(report: HourReport, table: str) -> dict[str, Any]:
         "duplicates": report.duplicates,
         "conflicts": report.conflicts,
     }
+    if report.kept_below:
+        figures["computed_from"] = f"readings: raw before offset {report.kept_below} is gone"
     if table in _TESTED:
         judged = sum(report.rows.get(name, 0) for name in _TESTED)
         figures["line_anomalies"] = report.anomalies

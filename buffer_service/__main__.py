@@ -8,7 +8,7 @@ import sys
 import threading
 from pathlib import Path
 
-from buffer_service.log.seal import Steps, no_step
+from buffer_service.log.segment_file import Steps, no_step
 from buffer_service.service import CaptureService
 from iiot_platform.config.plant import Plant
 from iiot_platform.config.plant_file import load_plant

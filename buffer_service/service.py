@@ -3,13 +3,17 @@
 import logging
 import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from buffer_service.disk import DiskGuard
 from buffer_service.log import seal
+from buffer_service.log.batch import Batch
 from buffer_service.log.capture import CaptureLog
-from buffer_service.log.manifest import Segment
-from buffer_service.log.seal import Steps, no_step
+from buffer_service.log.manifest import Change, Segment
+from buffer_service.log.segment_file import Steps, no_step
+from buffer_service.log.upkeep import Upkeep
 from buffer_service.sources.backoff import Backoff
 from buffer_service.sources.event_loop import EventLoopThread
 from buffer_service.sources.mqtt import MqttReceiver
@@ -53,7 +57,16 @@ class CaptureService:
             home,
             tail_length=2 * max(windows, default=0),
             segment_rows=plant.buffer.seal_rows,
+            names=plant.line_names,
             steps=steps,
+        )
+        self._disk = DiskGuard(
+            home.capture,
+            warn_free=plant.buffer.disk_warn_free,
+            stop_free=plant.buffer.disk_stop_free,
+        )
+        self._upkeep = Upkeep(
+            home, plant.buffer, bytes_wanted=lambda: self._disk.wanted, steps=steps
         )
         loop = EventLoopThread()
         self._sources: list[Source] = [
@@ -64,6 +77,10 @@ class CaptureService:
         ]
         self._statistics = Statistics(self._log.next_offsets, plant.line_names)
         self._statistics.missing_files = self._log.missing_files
+        self._statistics.rebuilt = self._log.rebuilt
+        self._statistics.disk = self._disk.report
+        self._statistics.upkeep = self._upkeep.report.as_json
+        self._upkeep.report.damaged += self._log.damaged
         self._batch = self._log.new_batch()
         self._sealer = ThreadPoolExecutor(1, thread_name_prefix="seal")
         self._sealing: Future[tuple[list[Segment], float]] | None = None
@@ -84,6 +101,7 @@ class CaptureService:
         """Connect the sources and begin to commit."""
         seal.warm()
         self._thread.start()
+        self._upkeep.start()
         for source in self._sources:
             source.start()
 
@@ -91,6 +109,7 @@ class CaptureService:
         """Commit and acknowledge what has come, disconnect, seal, close; within five seconds."""
         self._stopping.set()
         self._wake.set()
+        self._upkeep.stop()
         if self._thread.is_alive():
             self._thread.join(_THREAD_STOP_S)
         self._sealer.shutdown()
@@ -130,16 +149,13 @@ class CaptureService:
         batch = self._batch
         for source in self._sources:
             batch.add(source.name, source.drain())
-        sealed = self._collect_sealed()
-        if not batch and not sealed:
+        sealed, changes = self._collect_sealed(), self._upkeep.pending
+        if self._disk.full:
+            return self._hold(sealed, changes)
+        if not batch and not sealed and not changes:
             return True
         began = time.monotonic()
-        try:
-            self._log.commit(batch, sealed)
-        except StorageError as error:
-            if not self._statistics.storage_error:
-                logger.error("%s", error)  # noqa: TRY400 - the message says it all
-            self._statistics.storage_error = str(error)
+        if not self._written(batch, sealed, changes):
             return False
         self._statistics.commits.add(time.monotonic() - began)
         if self._statistics.storage_error:
@@ -151,9 +167,29 @@ class CaptureService:
             source.acknowledge(tokens.get(source.name, ()))
         self._steps("commit.acknowledged")
         self._count(batch.records, batch.dropped)
-        self._sealed = []
         self._batch = self._log.new_batch()
         return True
+
+    def _written(self, batch: Batch, sealed: Sequence[Segment], changes: Sequence[Change]) -> bool:
+        """True where a transaction is durable; False, and said once, where the disk refuses."""
+        try:
+            self._log.commit(batch, sealed, changes)
+        except StorageError as error:
+            if not self._statistics.storage_error:
+                logger.error("%s", error)  # noqa: TRY400 - the message says it all
+            self._statistics.storage_error = str(error)
+            return False
+        self._sealed = []
+        if changes:
+            self._upkeep.listed()
+        return True
+
+    def _hold(self, sealed: Sequence[Segment], changes: Sequence[Change]) -> bool:
+        """Takes nothing, since the disk is all but full; what frees it goes on."""
+        self._statistics.storage_error = self._disk.message
+        if sealed or changes:
+            self._written(self._log.new_batch(), sealed, changes)
+        return False
 
     def _count(self, records: Any, dropped: Any) -> None:
         for stream, taken in records.items():

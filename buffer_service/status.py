@@ -5,7 +5,7 @@ import logging
 import os
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -93,6 +93,9 @@ class Statistics:
         self.storage_error = ""
         self.missing_files: Sequence[str] = ()
         self.hot_rows = 0
+        self.rebuilt = ""
+        self.disk: Callable[[], dict[str, Any]] = dict
+        self.upkeep: Callable[[], dict[str, Any]] = dict
         self._started_ms = now_ms()
 
     def report(self, sources: "Sequence[Source]") -> dict[str, Any]:
@@ -103,6 +106,9 @@ class Statistics:
             "written_ms": now_ms(),
             "storage_error": self.storage_error,
             "missing_files": list(self.missing_files),
+            "rebuilt": self.rebuilt,
+            "disk": self.disk(),
+            "upkeep": self.upkeep(),
             "hot_rows": self.hot_rows,
             "commits": self.commits.report(),
             "seals": self.seals.report(),

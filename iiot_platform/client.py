@@ -9,6 +9,7 @@ client.table("line1", "signal_anomalies", start="2026-11-22 08:00", sensor_name=
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Final
@@ -18,6 +19,7 @@ import pandas as pd
 import pyarrow as pa
 import sqlalchemy as sa
 
+from iiot_platform.config.database import normalised
 from iiot_platform.core import schema
 from iiot_platform.core.clock import hour_of, now_ms, to_ms
 from iiot_platform.core.errors import AnalysisError, StorageError, nearest
@@ -43,19 +45,24 @@ class Client:
 
     Args:
         home: the folder of all state (`IIOT_HOME`).
+        database: URL of the database that holds the ledger (`IIOT_DATABASE_URL`), where one does.
 
     Raises:
         StorageError: nothing has been computed there.
+        DatabaseUrlError: `database` is not the URL of a PostgreSQL database.
     """
 
-    def __init__(self, home: str | Path | Home = "var") -> None:
+    def __init__(self, home: str | Path | Home = "var", *, database: str | None = None) -> None:
         self._home = home if isinstance(home, Home) else Home(Path(home).expanduser().absolute())
-        if not self._home.ledger.exists():
+        if database is not None:
+            self._home = replace(self._home, database=normalised(database))
+        if not Ledger.is_at(self._home):
             raise StorageError(
                 f"'{self._home.root}' holds no ledger: nothing has been computed there yet, or"
-                " it is another folder; give the one that IIOT_HOME names"
+                " it is another folder; give the one that IIOT_HOME names. A ledger in PostgreSQL"
+                " is found with database="
             )
-        self._ledger = Ledger.at(self._home.ledger)
+        self._ledger = Ledger.of(self._home)
         self._store = TableStore(self._home)
 
     def close(self) -> None:

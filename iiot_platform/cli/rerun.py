@@ -85,6 +85,11 @@ class Tally:
             "following_hours": self.ripples,
             "reasons": dict(self.reasons),
             "differences": self.differences,
+            "computed_from_readings": {
+                partition_key(found.report.hour): found.report.kept_below
+                for found in self.reports
+                if found.report.kept_below
+            },
         }
 
 
@@ -208,6 +213,12 @@ def _tell(tallies: list[Tally], run_id: str, told: int | None, *, as_json: bool)
             f"{tally.line}: {tally.hours} hours computed again{following},"
             f" {tally.equal} as they were, {tally.rows:,} rows"
         )
+        for found in tally.reports:
+            if found.report.kept_below:
+                typer.echo(
+                    f"  {partition_key(found.report.hour)}: computed from readings: raw before"
+                    f" offset {found.report.kept_below} is gone"
+                )
         for reason, count in sorted(tally.reasons.items()):
             typer.echo(f"  {reason}: {count} tables of a series differ")
     dagster = "there is no Dagster here" if told is None else f"Dagster shows {told} hours"

@@ -133,6 +133,22 @@ class BufferSettings(Parameters):
     commit_interval_s: PositiveFloat = 0.2
     seal_interval_s: PositiveFloat = 1.0
     seal_rows: PositiveInt = 50_000
+    compact_after_s: PositiveFloat = 7_200.0
+    """How long after its end an hour's segments are made into one file."""
+    compact_rows: PositiveInt = 200_000
+    """Records of one compacted file at most."""
+    unlink_grace_s: PositiveFloat = 3_600.0
+    """How long a replaced file stays for its readers: longer than any run takes."""
+    keep_raw_s: PositiveFloat | None = None
+    """Age at which raw records that are consumed are deleted; null: never."""
+    keep_raw_bytes: PositiveInt | None = None
+    """Size of all segments above which the oldest that are consumed are deleted; null: never."""
+    disk_warn_free: PositiveFloat = 2e9
+    """Free space of the disk below which the buffer warns; below 1 a share, else bytes."""
+    disk_stop_free: PositiveFloat = 256e6
+    """Free space below which nothing more is taken or acknowledged, likewise."""
+    disk_trim: bool = False
+    """At that mark, delete the oldest raw records that are consumed, and at once."""
 
 
 class BatchSettings(Parameters):

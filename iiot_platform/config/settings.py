@@ -12,6 +12,7 @@ from iiot_platform.core.paths import Home
 
 PLANT_FILE = "plant.yaml"
 DEFINITIONS = "iiot_platform.definitions"
+DATABASE_URL = "IIOT_DATABASE_URL"
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
 
@@ -70,7 +71,8 @@ class Settings:
             SettingError: a variable is wrong, or one that another needs is missing.
         """
         variables = {name: value for name, value in environ.items() if value.strip()}
-        home = Home(Path(variables.get("IIOT_HOME", "var")).expanduser().absolute())
+        root = Path(variables.get("IIOT_HOME", "var")).expanduser().absolute()
+        home = Home(root, _database(variables))
         return cls(
             home=home,
             plant_path=_plant_path(variables, home),
@@ -87,6 +89,19 @@ def _plant_path(variables: Mapping[str, str], home: Home) -> Path:
         return Path(variables["IIOT_PLANT"]).expanduser().absolute()
     here = Path(PLANT_FILE).absolute()
     return here if here.exists() else home.root / PLANT_FILE
+
+
+def _database(variables: Mapping[str, str]) -> SecretStr | None:
+    text = _secret(variables, DATABASE_URL)
+    if text is None:
+        return None
+    # what reads no ledger, such as the buffer, is spared the import
+    from iiot_platform.config.database import DatabaseUrlError, normalised  # noqa: PLC0415
+
+    try:
+        return normalised(text.get_secret_value())
+    except DatabaseUrlError as error:
+        raise SettingError(DATABASE_URL, str(error)) from error
 
 
 def _influx(variables: Mapping[str, str]) -> InfluxSettings | None:

@@ -1,9 +1,8 @@
 """Tells Dagster of hours that were computed without it, where there is an instance."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Final
 
 from dagster import DagsterInstance
 
@@ -12,10 +11,9 @@ from iiot_platform.engine.engine import Engine
 from iiot_platform.engine.report import SettleReport
 from iiot_platform.orchestration.events import Reporter
 from iiot_platform.orchestration.inputs import inputs
+from iiot_platform.orchestration.instance import instance_environ
 from iiot_platform.orchestration.naming import ASSET_TABLES, line_names
 from iiot_platform.orchestration.partitions import hourly
-
-_HOME: Final = "DAGSTER_HOME"
 
 
 def announce(home: Home, engine: Engine, run_id: str, found: Iterable[SettleReport]) -> int:
@@ -47,14 +45,17 @@ def announce(home: Home, engine: Engine, run_id: str, found: Iterable[SettleRepo
 
 @contextmanager
 def _instance(home: Home) -> Iterator[DagsterInstance]:
-    """The instance of a home; its configuration asks the environment for its own folder."""
-    before = os.environ.get(_HOME)
-    os.environ[_HOME] = str(home.dagster)
+    """The instance of a home; its storage asks the environment where it is."""
+    before = dict(os.environ)
+    _set(instance_environ(home, before))
     try:
         with DagsterInstance.from_config(str(home.dagster)) as instance:
             yield instance
     finally:
-        if before is None:
-            del os.environ[_HOME]
-        else:
-            os.environ[_HOME] = before
+        _set(before)
+
+
+def _set(environ: Mapping[str, str]) -> None:
+    for name in os.environ.keys() - environ.keys():
+        del os.environ[name]
+    os.environ.update(environ)

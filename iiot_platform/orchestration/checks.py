@@ -49,12 +49,16 @@ class Lag:
 
 
 def completeness(engine: Engine, line: str, ranges: Iterable[tuple[int, int]]) -> Completeness:
-    """Compares ranges of offsets with the manifest of the log."""
+    """Compares ranges of offsets with the manifest of the log.
+
+    What retention has deleted is not looked for: its readings stand.
+    """
     offsets = 0
     missing: list[tuple[int, int]] = []
+    start = engine.log.start(line)
     for lo, hi in ranges:
-        offsets += hi - lo
-        reached = lo
+        reached = max(lo, min(hi, start))
+        offsets += hi - reached
         for segment in engine.log.segments(line, lo, hi):
             if segment.lo > reached:
                 missing.append((reached, segment.lo))

@@ -190,6 +190,8 @@ def _figures(report: HourReport, table: str) -> dict[str, Any]:
         "duplicates": report.duplicates,
         "conflicts": report.conflicts,
     }
+    if report.kept_below:
+        figures["computed_from"] = f"readings: raw before offset {report.kept_below} is gone"
     if table in _TESTED:
         judged = sum(report.rows.get(name, 0) for name in _TESTED)
         figures["line_anomalies"] = report.anomalies

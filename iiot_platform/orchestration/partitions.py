@@ -52,8 +52,8 @@ def history_start(home: Home, plant: Plant, now_ms: int) -> datetime:
     """
     wanted = plant.history_start
     first = None
-    if home.ledger.exists():
-        ledger = Ledger.at(home.ledger)
+    if Ledger.is_at(home):
+        ledger = Ledger.of(home)
         first = ledger.first_hour()
         ledger.close()
     oldest = from_ms(now_ms) - timedelta(days=1) if first is None else from_ms(hour_start_ms(first))

@@ -15,7 +15,7 @@ from dagster._grpc.client import DagsterGrpcClient
 
 from iiot_platform.config.settings import Settings
 from iiot_platform.core.paths import Home
-from iiot_platform.orchestration.instance import LOCATION, write_workspace
+from iiot_platform.orchestration.instance import LOCATION, instance_environ, write_workspace
 from iiot_platform.orchestration.pool import wire
 
 HOST: Final = "127.0.0.1"
@@ -53,8 +53,7 @@ def dagster_environ(settings: Settings, environ: Mapping[str, str]) -> dict[str,
     }
     search = [str(_PACKAGE_ROOT), *filter(None, environ.get("PYTHONPATH", "").split(":"))]
     return {
-        **kept,
-        "DAGSTER_HOME": str(settings.home.dagster),
+        **instance_environ(settings.home, kept),
         "IIOT_DEFINITIONS": settings.definitions,
         "IIOT_HOME": str(settings.home.root),
         "IIOT_PLANT": str(settings.plant_path),

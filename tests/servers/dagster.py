@@ -17,7 +17,7 @@ from iiot_platform.config.settings import Settings
 from iiot_platform.orchestration import processes
 from iiot_platform.orchestration.instance import CONFIG_FOLDER, prepare_instance
 
-START_TIMEOUT_S = 60.0
+START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 20.0
 POLL_S = 0.2
 Seen = TypeVar("Seen")

@@ -75,7 +75,9 @@ class CaptureService:
             else _opcua_receiver(home, plant, source, loop, self._wake, away.get(source.name))
             for source in plant.sources
         ]
-        self._statistics = Statistics(self._log.next_offsets, plant.line_names)
+        self._statistics = Statistics(
+            self._log.next_offsets, plant.line_names, [source.name for source in plant.sources]
+        )
         self._statistics.missing_files = self._log.missing_files
         self._statistics.rebuilt = self._log.rebuilt
         self._statistics.disk = self._disk.report
@@ -85,8 +87,8 @@ class CaptureService:
         self._sealer = ThreadPoolExecutor(1, thread_name_prefix="seal")
         self._sealing: Future[tuple[list[Segment], float]] | None = None
         self._sealed: list[Segment] = []
-        self._seal_failed = False
         self._seal_at = 0.0
+        self._turned_at = time.monotonic()
         self._retry = Backoff(first_s=self._settings.commit_interval_s, cap_s=_LONGEST_RETRY_S)
         self._thread = threading.Thread(target=self._run, name="commit")
 
@@ -120,6 +122,20 @@ class CaptureService:
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
+    @property
+    def counts(self) -> Statistics:
+        """What was counted until now, to be read alone."""
+        return self._statistics
+
+    @property
+    def sources(self) -> "Sequence[Source]":
+        """Where messages come from."""
+        return self._sources
+
+    def stopped_turning_s(self) -> float | None:
+        """Seconds since the commit loop's last turn; None where its thread does not live."""
+        return time.monotonic() - self._turned_at if self._thread.is_alive() else None
+
     def statistics(self) -> dict[str, Any]:
         """What the status file holds, as of now."""
         return self._statistics.report(self._sources)
@@ -132,6 +148,7 @@ class CaptureService:
         while not self._stopping.is_set():
             self._wake.wait(wait_s)
             self._wake.clear()
+            self._turned_at = time.monotonic()
             wait_s = interval_s if self._commit() else self._pause()
             self._seal_when_due()
             if time.monotonic() >= status_at:
@@ -148,7 +165,10 @@ class CaptureService:
         """One transaction, then the acknowledgements; False keeps the batch for another try."""
         batch = self._batch
         for source in self._sources:
-            batch.add(source.name, source.drain())
+            events = source.drain()
+            batch.add(source.name, events)
+            self._statistics.received[source.name] += len(events)
+            self._statistics.held[source.name] += len(events)
         sealed, changes = self._collect_sealed(), self._upkeep.pending
         if self._disk.full:
             return self._hold(sealed, changes)
@@ -165,6 +185,7 @@ class CaptureService:
         tokens = batch.tokens()
         for source in self._sources:
             source.acknowledge(tokens.get(source.name, ()))
+            self._statistics.held[source.name] = 0
         self._steps("commit.acknowledged")
         self._count(batch.records, batch.dropped)
         self._batch = self._log.new_batch()
@@ -178,7 +199,9 @@ class CaptureService:
             if not self._statistics.storage_error:
                 logger.error("%s", error)  # noqa: TRY400 - the message says it all
             self._statistics.storage_error = str(error)
+            self._statistics.storage_failures["commit"] += 1
             return False
+        self._statistics.segments += len(sealed)
         self._sealed = []
         if changes:
             self._upkeep.listed()
@@ -219,15 +242,16 @@ class CaptureService:
         try:
             self._sealed, seconds = future.result()
         except StorageError as error:
-            if not self._seal_failed:
+            if not self._statistics.seal_error:
                 logger.error("%s", error)  # noqa: TRY400 - the message says it all
-            self._seal_failed = True
+            self._statistics.seal_error = str(error)
+            self._statistics.storage_failures["seal"] += 1
             self._seal_at = time.monotonic() + _LONGEST_RETRY_S
             return []
         self._statistics.seals.add(seconds)
-        if self._seal_failed:
+        if self._statistics.seal_error:
             logger.info("sealing again")
-            self._seal_failed = False
+            self._statistics.seal_error = ""
         return self._sealed
 
     def _finish(self) -> None:

@@ -25,6 +25,10 @@ class Inbox:
         self.taken = 0
         """Events that have come since the start."""
 
+    def __len__(self) -> int:
+        """Events that the committer has not fetched."""
+        return len(self._events)
+
     @property
     def waiting(self) -> int:
         """Events that are not yet durable, where all of them are settled."""

@@ -82,8 +82,14 @@ class MqttReceiver:
             "connects": self._connects,
             "qos0_dropped": self._qos0_dropped,
             "unmatched": self._unmatched,
+            "waiting": len(self._inbox),
         }
         return SourceStatus(state, reason, since_ms, counts)
+
+    @property
+    def works(self) -> bool:
+        """True while the thread lives."""
+        return self._thread.is_alive()
 
     def start(self) -> None:
         """Connect, and reconnect for ever."""

@@ -104,8 +104,14 @@ class OpcUaReceiver:
             "from_history": self._kept,
             "holes": self._holes,
             "refused_nodes": self._refused,
+            "waiting": len(self._inbox),
         }
         return SourceStatus(state, reason, since_ms, counts)
+
+    @property
+    def works(self) -> bool:
+        """True while the task goes on, in a loop that turns."""
+        return self._task is not None and not self._task.done() and self._loop.turns()
 
     def start(self) -> None:
         """Connect, and reconnect for ever."""

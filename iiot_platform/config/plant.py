@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, Discriminator, Field, SecretStr, Tag, model_validator
 
-from iiot_platform.config.errors import PlantError, UnknownLineError
+from iiot_platform.config.alerts import AlertSettings, clash, unmatched
+from iiot_platform.config.errors import PlantError, Problem, UnknownLineError
 from iiot_platform.config.fit import LEVELS, LineOutline, misfits, prefix_of
 from iiot_platform.config.level_name import CONTROL, LevelName
 from iiot_platform.config.line_settings import (
@@ -270,6 +271,7 @@ class Plant(Parameters):
     series: tuple[PlantRule, ...] = ()
     buffer: BufferSettings = BufferSettings()
     batches: BatchSettings = BatchSettings()
+    alerts: AlertSettings = AlertSettings()
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -289,9 +291,34 @@ class Plant(Parameters):
             {line.name: line.source for line in self.lines},
             self.sources[0].name,
         )
+        problems += unmatched(self.alerts, self.line_names)
+        written = "mqtt" in self.alerts.model_fields_set and self.alerts.mqtt.enabled
+        if written and (problem := self.alert_topic_problem) is not None:
+            problems.append(problem)
         if problems:
             raise PlantError(problems)
         return self
+
+    @property
+    def alert_broker(self) -> MqttSource | None:
+        """The broker that alerts are published at; None where there is none of that name."""
+        brokers = [source for source in self.sources if isinstance(source, MqttSource)]
+        wanted = self.alerts.mqtt.source
+        return next((b for b in brokers if wanted is None or b.name == wanted), None)
+
+    @property
+    def alert_topic_problem(self) -> Problem | None:
+        """Why alerts can not be published over MQTT; None: they can."""
+        broker, mqtt = self.alert_broker, self.alerts.mqtt
+        if broker is None:
+            names = {source.name for source in self.sources if isinstance(source, MqttSource)}
+            what = "the plant has no broker" if mqtt.source is None else nearest(mqtt.source, names)
+            return Problem(("alerts", "mqtt", "source"), f"no such broker; {what}")
+        # two sources may be one broker
+        heard = [line for line in self.lines if isinstance(self.source_of(line.name), MqttSource)]
+        lines = {line.name: line.topic_prefix for line in heard}
+        message = clash(mqtt.root, lines)
+        return None if message is None else Problem(("alerts", "mqtt", "prefix"), message)
 
     @property
     def line_names(self) -> tuple[str, ...]:

@@ -48,6 +48,11 @@ class Home:
         return self.root / "ledger.sqlite"
 
     @property
+    def alerts(self) -> Path:
+        """SQLite file with the state of alerts and what is to be told; `iiot alerts run` writes."""
+        return self.root / "alerts.sqlite"
+
+    @property
     def dagster(self) -> Path:
         """Dagster's instance folder."""
         return self.root / "dagster"

@@ -15,6 +15,16 @@ from iiot_platform.core.paths import Home
 
 _BUSY_TIMEOUT_S = 5.0
 _ALL = 2**63
+# from stream to stream through the index; DISTINCT would walk over every segment there is
+_STREAMS = """
+WITH RECURSIVE streams(name) AS (
+    SELECT MIN(stream) FROM segments
+    UNION ALL
+    SELECT (SELECT MIN(stream) FROM segments WHERE stream > name) FROM streams
+    WHERE name IS NOT NULL
+)
+SELECT name FROM streams WHERE name IS NOT NULL
+"""
 
 
 Range = tuple[int, int]
@@ -40,7 +50,7 @@ class LogReader:
 
     def streams(self) -> list[str]:
         """The streams that have a sealed segment."""
-        return [row[0] for row in self._query("SELECT DISTINCT stream FROM segments")]
+        return [row[0] for row in self._query(_STREAMS)]
 
     def head(self, stream: str) -> int:
         """The offset behind the last sealed record; 0 where nothing is sealed."""

@@ -141,6 +141,11 @@ class StatusReader:
         if self._ledger is not None:
             self._ledger.close()
 
+    @property
+    def ledger(self) -> Ledger | None:
+        """The ledger of what was read; None where there was none."""
+        return self._ledger
+
     def read(self) -> PlantStatus:
         """The status now.
 

@@ -130,9 +130,8 @@ def _read_file(path: Path, table: schema.Table, wanted: pa.Schema) -> pa.Table:
     """
     with pq.ParquetFile(path) as file:
         there = set(file.schema_arrow.names)
-        rows = file.read(
-            columns=[name for name in wanted.names if name in there], use_threads=False
-        )
+        columns = [name for name in wanted.names if name in there]
+        rows = file.read(columns=columns, use_threads=False)
     for column in table.columns:
         if column.nullable and column.name in wanted.names and column.name not in there:
             rows = rows.append_column(column.name, pa.nulls(len(rows), column.type))

@@ -20,7 +20,7 @@ from iiot_platform.orchestration.pool import wire
 
 HOST: Final = "127.0.0.1"
 _PACKAGE_ROOT: Final = Path(__file__).resolve().parents[2]
-_TIMEOUT_S: Final = 10
+_TIMEOUT_S: Final = 10.0
 _LOADED: Final = (
     "{workspaceOrError{... on Workspace{locationEntries"
     "{name locationOrLoadError{__typename ... on PythonError{message}}}}}}"
@@ -175,17 +175,29 @@ def daemon_ready(web_port: int) -> bool:
     return all(status["healthy"] for status in statuses if status["required"])
 
 
-def graphql(port: int, query: str, variables: Mapping[str, Any] | None = None) -> Any:
+def graphql(
+    port: int,
+    query: str,
+    variables: Mapping[str, Any] | None = None,
+    *,
+    timeout_s: float = _TIMEOUT_S,
+) -> Any:
     """The answer of a web server on this machine to a query.
 
     Raises:
         OSError: the server does not answer.
         RuntimeError: it refuses the query.
     """
-    return graphql_at(f"http://{HOST}:{port}", query, variables)
+    return graphql_at(f"http://{HOST}:{port}", query, variables, timeout_s=timeout_s)
 
 
-def graphql_at(url: str, query: str, variables: Mapping[str, Any] | None = None) -> Any:
+def graphql_at(
+    url: str,
+    query: str,
+    variables: Mapping[str, Any] | None = None,
+    *,
+    timeout_s: float = _TIMEOUT_S,
+) -> Any:
     """The answer of the web server at a URL to a query.
 
     Raises:
@@ -197,7 +209,7 @@ def graphql_at(url: str, query: str, variables: Mapping[str, Any] | None = None)
         json.dumps({"query": query, "variables": variables or {}}).encode(),
         {"Content-Type": "application/json"},
     )
-    with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as response:  # noqa: S310 - as above
+    with urllib.request.urlopen(request, timeout=timeout_s) as response:  # noqa: S310 - as above
         answer = json.load(response)
     if answer.get("errors"):
         raise RuntimeError(f"GraphQL refuses the query: {answer['errors']}")

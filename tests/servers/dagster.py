@@ -19,6 +19,8 @@ from iiot_platform.orchestration.instance import CONFIG_FOLDER, prepare_instance
 
 START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 20.0
+ANSWER_TIMEOUT_S = 60.0
+"""A reload of the code location takes ten seconds where the machine is busy."""
 POLL_S = 0.2
 Seen = TypeVar("Seen")
 
@@ -78,11 +80,16 @@ class Dagster:
                 self.settings, self.environ, code_port=self.code_port, port=self.port
             )
         )
-        self.start_command(processes.daemon(self.settings, self.environ, code_port=self.code_port))
+        self.start_daemon()
         wait_for(lambda: processes.webserver_ready(self.port), "web server", START_TIMEOUT_S)
 
     def start_pool(self) -> "subprocess.Popen[bytes]":
         return self.start_command(processes.pool(self.settings, self.environ, *(self.pool or ())))
+
+    def start_daemon(self) -> "subprocess.Popen[bytes]":
+        return self.start_command(
+            processes.daemon(self.settings, self.environ, code_port=self.code_port)
+        )
 
     def start_command(self, command: processes.Command) -> "subprocess.Popen[bytes]":
         path = processes.log_path(self.settings.home, command)
@@ -130,14 +137,19 @@ class Dagster:
         return list(left)
 
     def graphql(self, query: str, **variables: Any) -> Any:
-        return processes.graphql(self.port, query, variables)
+        return processes.graphql(self.port, query, variables, timeout_s=ANSWER_TIMEOUT_S)
 
 
 @contextlib.contextmanager
 def running(
-    settings: Settings, *, pool: tuple[str, ...] | None = (), config: Path = CONFIG_FOLDER
+    settings: Settings,
+    *,
+    pool: tuple[str, ...] | None = (),
+    config: Path = CONFIG_FOLDER,
+    environ: Mapping[str, str] | None = None,
 ) -> Iterator[Dagster]:
-    dagster = Dagster(settings, pool=pool, config=config)
+    """All of them; `environ` is added to this process's environment."""
+    dagster = Dagster(settings, pool=pool, config=config, environ={**os.environ, **(environ or {})})
     try:
         dagster.start()
         yield dagster

@@ -49,18 +49,18 @@ def drain(engine: Engine, sizes: Sequence[int]) -> int:
     return batches
 
 
-def settle(engine: Engine) -> None:
+def settle(engine: Engine, line: str = LINE) -> None:
     """Reruns dirty hours, oldest first, until none is left."""
     for _ in range(1_000):
-        dirty = engine.dirty_hours(LINE)
+        dirty = engine.dirty_hours(line)
         if not dirty:
             return
-        engine.rerun(LINE, dirty[0], run_id="rerun")
+        engine.rerun(line, dirty[0], run_id="rerun")
     raise AssertionError("dirty hours never end")
 
 
 def contents(engine: Engine, line: str = LINE) -> dict[tuple[str, int], str]:
-    """A hash of every table of every hour, provenance left out."""
+    """A hash of every table of every hour, provenance left out, and of every state."""
     found = {}
     for hour in engine.ledger.hours(line):
         for table in schema.TABLES.values():

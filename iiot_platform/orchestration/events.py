@@ -153,6 +153,21 @@ class Reporter:
             )
 
 
+def without_run(check: AssetCheckEvaluation) -> AssetCheckEvaluation:
+    """The evaluation as it can be told outside of runs, its hour among the figures.
+
+    Dagster stores one evaluation of a check for each run and partition, and refuses the second:
+    outside of runs that would be one for ever.
+    """
+    return _evaluation(
+        check.asset_check_key,
+        None,
+        check.severity,
+        passed=check.passed,
+        metadata={**check.metadata, "hour": str(check.partition)},
+    )
+
+
 def batch_tables(report: HourReport) -> list[str]:
     """The tables that a batch has changed; all of them where the hour is new.
 

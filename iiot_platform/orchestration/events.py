@@ -1,5 +1,6 @@
 """What Dagster is told of a commit: one event per table and hour, after it is in the ledger."""
 
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from dagster import (
 )
 from dagster._core.definitions.metadata import TableMetadataSet
 
-from iiot_platform.core.clock import partition_key
+from iiot_platform.core.clock import MS_PER_HOUR, from_ms, hour_start_ms, partition_key
 from iiot_platform.engine.report import BatchReport, HourReport, SettleReport
 from iiot_platform.orchestration.catalog import tested
 from iiot_platform.orchestration.checks import Completeness, Freshness
@@ -66,7 +67,7 @@ class Reporter:
             yield AssetMaterialization(
                 self.names.table(table),
                 partition=partition_key(report.hour),
-                metadata={**_figures(report, table), **metadata},
+                metadata={**_figures(report, table), **_origin(report, table), **metadata},
             )
 
     def completeness(self, found: Completeness, hour: int) -> AssetCheckEvaluation:
@@ -188,6 +189,20 @@ def _figures(report: HourReport, table: str) -> dict[str, Any]:
         figures["line_anomalies"] = report.anomalies
         figures["line_anomaly_ratio"] = report.anomalies / judged if judged else 0.0
     return figures
+
+
+def _origin(report: HourReport, table: str) -> dict[str, MetadataValue[Any]]:
+    """The way from the run's page to what any row of a table was made of, where it has a series."""
+    origin: dict[str, MetadataValue[Any]] = {"line": MetadataValue.text(report.line)}
+    if ASSET_TABLES[table].kind is not None:
+        last = from_ms(hour_start_ms(report.hour) + MS_PER_HOUR - 1)
+        words = ("iiot", "explain", "--line", report.line, "--table", table)
+        command = shlex.join((*words, "--at", f"{last:%Y-%m-%dT%H:%M:%S}.999Z"))
+        origin["explain"] = MetadataValue.md(
+            f"The newest row, down to its raw messages:\n\n    {command}\n\n"
+            "Any other: add `--series MACHINE/NAME` and give its time."
+        )
+    return origin
 
 
 def _evaluation(

@@ -18,7 +18,7 @@ from iiot_platform.config.settings import Settings
 from iiot_platform.core import schema
 from iiot_platform.core.clock import from_ms, now_ms
 from iiot_platform.core.errors import ConfigError, StorageError, nearest
-from iiot_platform.engine.explain import EXPLAINED, Explainer, Explanation
+from iiot_platform.engine.explain import EXPLAINED, Explainer, Explanation, RawMessage
 from iiot_platform.engine.ledger import Ledger
 from iiot_platform.engine.log_reader import LogReader
 from iiot_platform.engine.table_store import TableStore
@@ -45,9 +45,9 @@ def explain(
     names = [known.name for known in EXPLAINED]
     if table not in names:
         raise ConfigError(f"no table of series is called '{table}'; {nearest(table, names)}")
-    if not settings.home.ledger.exists():
+    if not Ledger.is_at(settings.home):
         raise StorageError(f"'{settings.home.root}' holds no ledger: nothing was computed there")
-    ledger = Ledger.at(settings.home.ledger)
+    ledger = Ledger.of(settings.home)
     try:
         explainer = Explainer(LogReader(settings.home), ledger, TableStore(settings.home), line)
         chosen = schema.TABLES[table]
@@ -111,6 +111,11 @@ def _print_run(console: Console, found: Explanation, settings: Settings) -> None
             f" {_time(batch.committed_ms)} as version {batch.hour_version} of the hour,"
             f" {batch.seconds:.2f} s, code {batch.code_version}",
         )
+        if batch.kept_below:
+            _say(
+                console,
+                f"    computed from readings: raw before offset {batch.kept_below} was gone",
+            )
     if not found.batches:
         _say(console, "  the ledger knows no batch of this run for the hour")
 
@@ -144,12 +149,18 @@ def _print_windows(console: Console, found: Explanation) -> None:
 def _print_raw(console: Console, found: Explanation) -> None:
     _say(console, f"raw messages: {found.messages}", "bold")
     for message in found.raw[-_RAW_SHOWN:]:
-        place = message.file or "no longer in the log"
+        place = message.file or _why_gone(message)
         topic = payload_text(message.topic.encode("utf-8", "surrogatepass"))
         _say(console, f"  offset {message.offset} {_time(message.received_ms)} {topic}")
         _say(console, f"    {place}")
         if message.file is not None:
             _say(console, f"    {payload_text(message.payload)}")
+
+
+def _why_gone(message: RawMessage) -> str:
+    if message.gone:
+        return f"raw message is gone ({message.gone}), reading kept"
+    return "no longer in the log"
 
 
 def _print_versions(console: Console, found: Explanation) -> None:
@@ -204,6 +215,7 @@ def _values(found: Explanation, settings: Settings) -> dict[str, Any]:
                 "offset": message.offset,
                 "topic": message.topic,
                 "file": message.file,
+                "gone": message.gone,
                 "received": _time(message.received_ms),
                 "payload": payload_text(message.payload, len(message.payload)),
             }

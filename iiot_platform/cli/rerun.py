@@ -86,6 +86,11 @@ class Tally:
             "hours_to_follow": self.left,
             "reasons": dict(self.reasons),
             "differences": self.differences,
+            "computed_from_readings": {
+                partition_key(found.report.hour): found.report.kept_below
+                for found in self.reports
+                if found.report.kept_below
+            },
         }
 
 
@@ -174,6 +179,12 @@ def _tell(tallies: list[Tally], run_id: str, told: int | None, *, as_json: bool)
             f"{tally.line}: {tally.hours} hours computed again{following},"
             f" {tally.equal} as they were, {tally.rows:,} rows"
         )
+        for found in tally.reports:
+            if found.report.kept_below:
+                typer.echo(
+                    f"  {partition_key(found.report.hour)}: computed from readings: raw before"
+                    f" offset {found.report.kept_below} is gone"
+                )
         for reason, count in sorted(tally.reasons.items()):
             typer.echo(f"  {reason}: {count} tables of a series differ")
         if tally.left:

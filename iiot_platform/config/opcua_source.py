@@ -109,6 +109,9 @@ class OpcUaSource(Parameters):
             time alone has.
         keep_s: how long the server shall keep values while the connection is away, as far as it
             lets us.
+        history: `fill` asks the server's history for what a gap lacks, where it has one.
+        history_limit: values that are read for one gap at most.
+        first_history_s: how far back the history is read at the very first start.
         queue_limit: values that may wait for the disk; beyond it the server is not asked.
     """
 
@@ -124,6 +127,9 @@ class OpcUaSource(Parameters):
     sampling_interval_ms: PositiveFloat = 100.0
     report: Literal["change", "sample"] = "change"
     keep_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 10.0
+    history: Literal["fill", "off"] = "fill"
+    history_limit: PositiveInt = 5_000_000
+    first_history_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     queue_limit: PositiveInt = 100_000
     namespace: Annotated[str, Field(min_length=1)] | None = None
     nodes: Annotated[tuple[OpcUaNode, ...], Field(min_length=1)]

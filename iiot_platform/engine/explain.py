@@ -49,13 +49,18 @@ class Window(NamedTuple):
 
 
 class RawMessage(NamedTuple):
-    """A message of the log; `file` is None and `payload` empty where it is gone."""
+    """A message of the log.
+
+    `file` is the one that holds it now: compaction moves it to another, the offset stands. It is
+    None and `payload` empty where the message is gone; `gone` says why, as far as that is known.
+    """
 
     offset: int
     topic: str
     received_ms: int
     payload: bytes
     file: str | None
+    gone: str = ""
 
 
 class Version(NamedTuple):
@@ -277,6 +282,10 @@ class Explainer:
         return samples + found
 
     def _message(self, offset: int, topic: str, received_ms: int) -> RawMessage:
+        if offset < self._log.start(self._line):
+            return RawMessage(offset, topic, received_ms, b"", None, "retention")
+        if not self._log.present(self._line, [(offset, offset + 1)]):
+            return RawMessage(offset, topic, received_ms, b"", None, "its file was damaged")
         try:
             segments = self._log.segments(self._line, offset, offset + 1)
             payload = self._log.read(self._line, [(offset, offset + 1)]).column("payload")[0]

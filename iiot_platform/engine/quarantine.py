@@ -240,7 +240,7 @@ def add_ranges(
 ) -> list[tuple[int, int]]:
     """Makes an hour's index cover these offset ranges too; returns what it did not cover yet."""
     added: list[tuple[int, int]] = []
-    with ledger.transaction() as connection:
+    with ledger.transaction(line) as connection:
         query = sa.select(db.RANGES.c.lo, db.RANGES.c.hi).where(
             db.RANGES.c.line == line, db.RANGES.c.hour == hour
         )

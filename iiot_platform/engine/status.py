@@ -141,6 +141,11 @@ class StatusReader:
         if self._ledger is not None:
             self._ledger.close()
 
+    @property
+    def ledger(self) -> Ledger | None:
+        """The ledger of what was read; None where there was none."""
+        return self._ledger
+
     def read(self) -> PlantStatus:
         """The status now.
 
@@ -149,8 +154,8 @@ class StatusReader:
         """
         now = now_ms()
         reported = self._reported()
-        if self._ledger is None and self._home.ledger.exists():
-            self._ledger = Ledger.at(self._home.ledger)
+        if self._ledger is None and Ledger.is_at(self._home):
+            self._ledger = Ledger.of(self._home)
         computed = {} if self._ledger is None else _computed(self._ledger)
         names = [*self._lines, *reported["lines"], *computed, *self._log.streams()]
         return PlantStatus(

@@ -1,6 +1,5 @@
 """What Dagster is told of a commit: one event per table and hour, after it is in the ledger."""
 
-import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -19,10 +18,11 @@ from dagster import (
 )
 from dagster._core.definitions.metadata import TableMetadataSet
 
-from iiot_platform.core.clock import MS_PER_HOUR, from_ms, hour_start_ms, partition_key
+from iiot_platform.core.clock import partition_key
 from iiot_platform.engine.report import BatchReport, HourReport, SettleReport
 from iiot_platform.orchestration.catalog import tested
-from iiot_platform.orchestration.checks import Completeness, Freshness
+from iiot_platform.orchestration.checks import Completeness, Lag
+from iiot_platform.orchestration.links import NO_LINKS, Links
 from iiot_platform.orchestration.naming import ASSET_TABLES, LineNames
 from iiot_platform.orchestration.partitions import is_partition
 
@@ -44,10 +44,12 @@ class Reporter:
     Attributes:
         names: what the line is called.
         hours: the partitions that Dagster knows.
+        links: where people find the rows.
     """
 
     names: LineNames
     hours: HourlyPartitionsDefinition
+    links: Links = NO_LINKS
 
     def knows(self, hour: int) -> bool:
         """True where Dagster can show the hour."""
@@ -67,7 +69,11 @@ class Reporter:
             yield AssetMaterialization(
                 self.names.table(table),
                 partition=partition_key(report.hour),
-                metadata={**_figures(report, table), **_origin(report, table), **metadata},
+                metadata={
+                    **_figures(report, table),
+                    **metadata,
+                    **self.links.hour(self.names, table, report.hour),
+                },
             )
 
     def completeness(self, found: Completeness, hour: int) -> AssetCheckEvaluation:
@@ -111,12 +117,12 @@ class Reporter:
             },
         )
 
-    def freshness(self, found: Freshness, hour: int) -> AssetCheckEvaluation:
-        """Whether the line's messages are computed soon."""
+    def lag(self, found: Lag, hour: int) -> AssetCheckEvaluation:
+        """Whether the line's messages are computed soon enough."""
         return _evaluation(
-            self.names.freshness,
+            self.names.lag_within_bound,
             partition_key(hour),
-            AssetCheckSeverity.WARN,
+            AssetCheckSeverity.ERROR,
             passed=found.passed,
             metadata={
                 "waiting": found.waiting,
@@ -184,25 +190,13 @@ def _figures(report: HourReport, table: str) -> dict[str, Any]:
         "duplicates": report.duplicates,
         "conflicts": report.conflicts,
     }
+    if report.kept_below:
+        figures["computed_from"] = f"readings: raw before offset {report.kept_below} is gone"
     if table in _TESTED:
         judged = sum(report.rows.get(name, 0) for name in _TESTED)
         figures["line_anomalies"] = report.anomalies
         figures["line_anomaly_ratio"] = report.anomalies / judged if judged else 0.0
     return figures
-
-
-def _origin(report: HourReport, table: str) -> dict[str, MetadataValue[Any]]:
-    """The way from the run's page to what any row of a table was made of, where it has a series."""
-    origin: dict[str, MetadataValue[Any]] = {"line": MetadataValue.text(report.line)}
-    if ASSET_TABLES[table].kind is not None:
-        last = from_ms(hour_start_ms(report.hour) + MS_PER_HOUR - 1)
-        words = ("iiot", "explain", "--line", report.line, "--table", table)
-        command = shlex.join((*words, "--at", f"{last:%Y-%m-%dT%H:%M:%S}.999Z"))
-        origin["explain"] = MetadataValue.md(
-            f"The newest row, down to its raw messages:\n\n    {command}\n\n"
-            "Any other: add `--series MACHINE/NAME` and give its time."
-        )
-    return origin
 
 
 def _evaluation(

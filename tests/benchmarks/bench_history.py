@@ -122,7 +122,7 @@ def write_history(home: Home, hours: int) -> None:
     with closing(sqlite3.connect(home.manifest)) as manifest, manifest:
         manifest.execute(
             f"WITH RECURSIVE n(i) AS ({_COUNT}) INSERT INTO segments SELECT stream, lo + i, hi,"
-            " bytes, min_received, max_received, path, content_hash, chain_hash, sealed_at"
+            " bytes, min_received, max_received, path, content_hash, chain_hash, sealed_at, NULL"
             " FROM segments, n WHERE lo + i < hi",
             {"n": SEGMENT_ROWS},
         )

@@ -107,7 +107,9 @@ def test_the_shadow_equals_the_backfill_that_follows(home: Home, change: dict[st
         pass
     hours = engine.ledger.hours(LINE)[1:]
     candidate = plant(**change)
-    shadow = Shadow(engine.log, engine.ledger, candidate.line_settings(LINE), hours[0])
+    shadow = Shadow(
+        engine.log, engine.ledger, engine.store, candidate.line_settings(LINE), hours[0]
+    )
     expected = {
         (hour, name): canonical_hash(schema.TABLES[name], rows)
         for hour in hours

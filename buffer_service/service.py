@@ -11,7 +11,7 @@ from buffer_service.disk import DiskGuard
 from buffer_service.log import seal
 from buffer_service.log.batch import Batch
 from buffer_service.log.capture import CaptureLog
-from buffer_service.log.manifest import Change, Segment
+from buffer_service.log.manifest import Change, Loss, Segment
 from buffer_service.log.segment_file import Steps, no_step
 from buffer_service.log.upkeep import Upkeep
 from buffer_service.sources.backoff import Backoff
@@ -205,6 +205,10 @@ class CaptureService:
         self._sealed = []
         if changes:
             self._upkeep.listed()
+        for change in changes:
+            if isinstance(change, Loss) and change.segment.stream in self._statistics.lines:
+                # the gap that stands in the log for it
+                self._statistics.lines[change.segment.stream].captured += 1
         return True
 
     def _hold(self, sealed: Sequence[Segment], changes: Sequence[Change]) -> bool:

@@ -7,14 +7,15 @@ files beside it, from a read-only connection, and they are listed within the nex
 import contextlib
 import logging
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, Self
 
 from buffer_service.log import hot, manifest, rebuild, recovery, seal, tail
 from buffer_service.log.batch import Batch
 from buffer_service.log.lock import WriterLock
-from buffer_service.log.manifest import Change, Position, Segment
+from buffer_service.log.manifest import Change, Loss, Position, Segment
 from buffer_service.log.segment_file import SEGMENT_SUFFIX, Steps, no_step
+from iiot_platform.core.capture_log import Record
 from iiot_platform.core.clock import now_us
 from iiot_platform.core.errors import StorageError
 from iiot_platform.core.paths import Home
@@ -103,7 +104,7 @@ class CaptureLog:
         """
         stretches = [
             hot.Stretch(stream, self.next_offsets.get(stream, 0), records)
-            for stream, records in batch.records.items()
+            for stream, records in _with_gaps(batch.records, changes).items()
             if records
         ]
         db = self._db
@@ -133,6 +134,41 @@ class CaptureLog:
         for segment in segments:
             self._sealed[segment.stream] = Position(segment.hi, bytes.fromhex(segment.chain_hash))
             self.hot_rows -= segment.hi - segment.lo
+
+    def expect(self, segments: Sequence[Segment]) -> None:
+        """Note files that are about to come, so that a crash leaves none that nobody knows.
+
+        Raises:
+            StorageError: nothing was changed.
+        """
+        with self._transaction():
+            manifest.note_unlisted(self._db, [one.path for one in segments], self._clock())
+
+    def adopt(self, segments: Sequence[Segment], chain_before: str) -> None:
+        """List the segments of a stream that was captured elsewhere: one transaction.
+
+        Raises:
+            StorageError: nothing was changed.
+        """
+        first, last = segments[0], segments[-1]
+        with self._transaction():
+            if first.lo:
+                row = (first.stream, first.lo, chain_before, self._clock())
+                self._db.execute("INSERT INTO anchors VALUES (?, ?, ?, ?)", row)
+            self._list(segments, (manifest.Removal(tuple(one.path for one in segments)),))
+        self._sealed[last.stream] = Position(last.hi, bytes.fromhex(last.chain_hash))
+        self.next_offsets[last.stream] = last.hi
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            yield
+            self._db.execute("COMMIT")
+        except sqlite3.Error as error:
+            with contextlib.suppress(sqlite3.Error):
+                self._db.execute("ROLLBACK")
+            raise StorageError(f"{self._home.manifest}: can not be changed: {error}") from error
 
     def _list(self, segments: Sequence[Segment], changes: Sequence[Change]) -> None:
         for segment in segments:
@@ -178,6 +214,19 @@ class CaptureLog:
 
     def _read_only(self) -> sqlite3.Connection:
         return read_only(self._home)
+
+
+def _with_gaps(
+    records: Mapping[str, list[Record]], changes: Sequence[Change]
+) -> Mapping[str, list[Record]]:
+    """Records, and a gap in the log for each segment that was lost."""
+    lost = [change for change in changes if isinstance(change, Loss)]
+    if not lost:
+        return records
+    found = {stream: list(taken) for stream, taken in records.items()}
+    for change in lost:
+        found.setdefault(change.segment.stream, []).append(recovery.gap_record(change))
+    return found
 
 
 def read_only(home: Home) -> sqlite3.Connection:

@@ -166,10 +166,14 @@ def _take_out(
 ) -> None:
     for segment in segments:
         _delete(connection, segment)
-        if segment.path != keep:
-            connection.execute(
-                "INSERT OR REPLACE INTO unlisted VALUES (?, ?)", (segment.path, now_us)
-            )
+    note_unlisted(connection, [one.path for one in segments if one.path != keep], now_us)
+
+
+def note_unlisted(connection: sqlite3.Connection, paths: Sequence[str], now_us: int) -> None:
+    """Note files that no segment names, from now on."""
+    connection.executemany(
+        "INSERT OR REPLACE INTO unlisted VALUES (?, ?)", [(path, now_us) for path in paths]
+    )
 
 
 def _delete(connection: sqlite3.Connection, segment: Segment) -> None:

@@ -1,10 +1,12 @@
 """What a crash or a bad disk may leave in the capture folder, and how a start deals with it."""
 
+import json
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 from buffer_service.log.manifest import Loss, Segment
 from buffer_service.log.segment_file import (
@@ -13,11 +15,15 @@ from buffer_service.log.segment_file import (
     offsets_of,
     sync_folder,
 )
-from iiot_platform.core.capture_log import DAMAGED_FOLDER
+from iiot_platform.core.capture_log import DAMAGED_FOLDER, GAP_TOPIC, Record
+from iiot_platform.core.clock import now_us
 from iiot_platform.core.errors import StorageError
 from iiot_platform.core.names import path_segment
 
 logger = logging.getLogger(__name__)
+
+_SOURCE: Final = "capture-log"
+_US_PER_MS: Final = 1_000
 
 
 @dataclass
@@ -105,6 +111,17 @@ def set_aside(capture: Path, segment: Segment, reason: str) -> Loss:
         place,
     )
     return Loss(segment, place, reason)
+
+
+def gap_record(loss: Loss) -> Record:
+    """What the log says of its own loss, as it does of an outage of a source."""
+    segment = loss.segment
+    gap = {
+        "begin_ms": segment.min_received // _US_PER_MS,
+        "end_ms": segment.max_received // _US_PER_MS + 1,
+        "reason": f"offsets [{segment.lo}, {segment.hi}) were damaged",
+    }
+    return Record(_SOURCE, f"{GAP_TOPIC}{_SOURCE}", json.dumps(gap).encode(), now_us())
 
 
 def move_away(capture: Path, relative: str) -> str:

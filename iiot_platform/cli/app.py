@@ -59,7 +59,8 @@ COMMANDS: Final[Mapping[str, CommandEntry]] = {
         "iiot_platform.cli.quarantine:quarantine", "List, show and retry what was set aside."
     ),
     "log": CommandEntry(
-        "iiot_platform.cli.log:log", "Verify the capture log, list it and show its records."
+        "iiot_platform.cli.log:log",
+        "Verify the capture log, list it, show, export, import, rebuild it.",
     ),
     "capture": CommandEntry(
         "iiot_platform.cli.capture:capture", "Capture messages into the log (the buffer service)."

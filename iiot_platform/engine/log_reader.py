@@ -131,6 +131,9 @@ class LogReader:
             found = {s.path: files.get(s.path) or _File(s.path) for s in segments}
             tables = [rows for file in found.values() for rows in file.read(lo, hi)]
         except (OSError, pa.ArrowException) as error:
+            if isinstance(error, FileNotFoundError) and self.segments(stream, lo, hi) != segments:
+                # compacted meanwhile, and a full disk has cut the grace short
+                return self._read_range(stream, lo, hi, files)
             raise StorageError(f"segments of stream '{stream}' can not be read: {error}") from error
         files.clear()
         files.update(found)

@@ -99,6 +99,10 @@ class SealedLog:
         self._folder = home.capture
         self._manifest = home.manifest
 
+    def exists(self) -> bool:
+        """True where there is a manifest."""
+        return self._manifest.exists()
+
     def lines(self) -> list[str]:
         """The lines that have a sealed segment, in alphabetical order."""
         rows = self._query("SELECT DISTINCT stream FROM segments ORDER BY stream")

@@ -9,6 +9,7 @@ from dagster import AssetCheckKey, AssetExecutionContext, DagsterLogManager, OpE
 from iiot_platform.core.clock import hour_from_key, partition_key
 from iiot_platform.core.errors import PlatformError
 from iiot_platform.core.schema import READINGS
+from iiot_platform.engine.consumed import publish
 from iiot_platform.engine.engine import Engine, RerunKind
 from iiot_platform.engine.errors import CommitLostError
 from iiot_platform.engine.report import BatchReport, HourReport
@@ -177,8 +178,16 @@ class LineRuns:
                 context.log.info(
                     "%s, %d of %d: version %d", about, number, len(hours), report.version
                 )
+        self._publish(context)
         yield from self.deliver(context, RERUN_DRAIN_S)
         return failed
+
+    def _publish(self, context: OpExecutionContext) -> None:
+        """Tells the buffer which raw records are needed no longer; the next run would, too."""
+        try:
+            publish(self.installation.settings.home, self.engine, [self.names.line])
+        except PlatformError as error:
+            context.log.warning("the buffer can not be told what was consumed: %s", error)
 
     def deliver(
         self, context: Context, deadline_s: float, *, asked: bool = False

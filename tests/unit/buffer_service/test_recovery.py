@@ -16,6 +16,7 @@ from iiot_platform.core.errors import StorageError
 from iiot_platform.core.paths import Home
 from iiot_platform.engine.log_reader import LogReader
 from iiot_platform.engine.log_verify import SealedLog
+from iiot_platform.engine.payloads import Gap, gap_in
 from tests.servers.capture_reader import sealed_records
 
 LINE = "line1"
@@ -140,12 +141,15 @@ def test_a_segment_that_was_cut_is_set_aside_at_the_start(
     bad = home.capture / SealedLog(home).segments(LINE)[-1].path
     bad.write_bytes(bad.read_bytes()[:-7])
     with CaptureLog(home) as log:
-        assert log.next_offsets == {LINE: 15}
+        assert log.next_offsets == {LINE: 16}
         assert len(log.damaged) == 1
-        fill(log, records(15, 17))
+        fill(log, records(16, 17))
         seal(log)
     assert "is damaged: it has" in caplog.text
     assert LogReader(home).gone(LINE) == ((10, 15),)
+    gap = LogReader(home).read(LINE, [(15, 16)]).to_pylist()[0]
+    assert gap["topic"] == "$gap/capture-log"
+    assert gap_in(gap["payload"]) == Gap(10_000, 14_001, "offsets [10, 15) were damaged")
     assert SealedLog(home).verify(LINE).damage is None
     with CaptureLog(home) as log:
         assert log.damaged == []

@@ -21,10 +21,11 @@ import sqlalchemy as sa
 
 from iiot_platform.config.database import normalised
 from iiot_platform.core import schema
-from iiot_platform.core.clock import hour_of, now_ms, to_ms
+from iiot_platform.core.clock import hour_of, hour_start_ms, now_ms, to_ms
 from iiot_platform.core.errors import AnalysisError, StorageError, nearest
 from iiot_platform.core.paths import Home
 from iiot_platform.engine import ledger_schema as db
+from iiot_platform.engine.coverage import Lack, covered_share, open_gaps
 from iiot_platform.engine.ledger import Ledger
 from iiot_platform.engine.table_store import TableStore
 
@@ -152,6 +153,35 @@ class Client:
         if rows is None:
             rows = self._select(line, found, span, where, last)
         return _frame(found, rows)
+
+    def coverage(self, line: str) -> pd.DataFrame:
+        """Per hour of a line the share of time that lies in no gap (`covered_share`, 0..1).
+
+        A gap that the source's history has filled is none. What is missing now, because a source
+        is away, becomes a gap when it is back.
+
+        Raises:
+            UnknownNameError: there is no such line.
+            StorageError: the tables can not be read.
+        """
+        rows = self.table(line, schema.GAPS.name)
+        gaps = open_gaps(
+            Lack(source, to_ms(begin), to_ms(end), complete)
+            for source, begin, end, complete in zip(
+                rows["source"],
+                rows["begin_ts"].dt.to_pydatetime(),
+                rows["end_ts"].dt.to_pydatetime(),
+                rows["complete"].fillna(False).astype(bool).tolist(),  # noqa: FBT003 - the value
+                strict=True,
+            )
+        )
+        now, hours = now_ms(), self._ledger.hours(line)
+        return pd.DataFrame(
+            {
+                "ts": pd.to_datetime([hour_start_ms(hour) for hour in hours], unit="ms", utc=True),
+                "covered_share": [covered_share(gaps, hour, now) for hour in hours],
+            }
+        )
 
     def intervals(
         self,

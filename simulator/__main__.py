@@ -92,6 +92,7 @@ def _opcua(parsed: argparse.Namespace) -> None:
         password=None if parsed.password_file is None else read_password(parsed.password_file),
         secure_only=parsed.secure_only,
         trusted=parsed.trusted,
+        user_certificates=parsed.user_certificates,
         seconds=parsed.seconds,
         lines=tuple(parsed.lines),
         history_s=parsed.history,
@@ -197,6 +198,9 @@ def _parser() -> argparse.ArgumentParser:
     serves.add_argument("--password-file", type=Path, help="its first line is the password")
     serves.add_argument("--secure-only", action="store_true", help="no endpoint without security")
     serves.add_argument("--trusted", type=Path, help="folder of accepted client certificates")
+    serves.add_argument(
+        "--user-certificates", type=Path, help="folder of certificates of users who are let in"
+    )
     serves.add_argument(
         "--history", type=float, default=0.0, metavar="SECONDS", help="kept for HistoryRead"
     )

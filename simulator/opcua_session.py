@@ -10,7 +10,7 @@ from typing import Annotated, Final
 from urllib.parse import urlsplit
 
 import msgspec
-from asyncua import Server, ua
+from asyncua import Server
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from simulator.errors import SimulatorError
@@ -44,6 +44,7 @@ class OpcUaOptions(BaseModel):
         password: the user's.
         secure_only: no endpoint without security.
         trusted: folder with the certificates (DER) of the clients that are accepted; None: all.
+        user_certificates: folder with the certificates (DER) of users who are let in.
         seconds: how long; None: until it is stopped.
         lines: the lines that are played; empty: all.
         history_s: how far back the server has a history of its nodes, and for how long it keeps
@@ -60,6 +61,7 @@ class OpcUaOptions(BaseModel):
     password: SecretStr | None = None
     secure_only: bool = False
     trusted: Path | None = None
+    user_certificates: Path | None = None
     seconds: Annotated[float, Field(ge=0)] | None = None
     lines: tuple[str, ...] = ()
     history_s: Annotated[float, Field(ge=0)] = 0.0
@@ -176,17 +178,15 @@ class _Session:
     async def _server(self) -> Server:
         options = self._options
         password = options.password.get_secret_value() if options.password else ""
-        server = Server(user_manager=OneUser(options.username, password))
+        users = OneUser(options.username, password, options.user_certificates)
+        server = Server(user_manager=users)
         await server.init()
         server.set_endpoint(options.url)
         parts = urlsplit(options.url)
         server.socket_address = (parts.hostname or "127.0.0.1", parts.port or 4840)
         server.set_server_name("IIoT simulator")
         await server.set_application_uri(URI)
-        anyone = options.username is None
-        server.set_identity_tokens(
-            [ua.AnonymousIdentityToken] if anyone else [ua.UserNameIdentityToken]
-        )
+        server.set_identity_tokens(users.tokens)
         await secure(
             server,
             self._files.folder / "pki",

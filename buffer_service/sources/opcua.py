@@ -183,6 +183,12 @@ class OpcUaReceiver:
             self._outages.resumed()
         self._link.set("connected", self._without)
 
+    def complaint(self, reason: str) -> None:
+        """Something must be mended though the connection stands."""
+        logger.error("%s: %s", self._where, reason)
+        self._without = "; ".join(filter(None, (self._without, reason)))
+        self._link.set("connected", self._without)
+
     def hole(self, reason: str) -> None:
         """Values are missing though the connection stands: a gap, at most one a second."""
         self._holes += 1

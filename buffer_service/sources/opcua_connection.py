@@ -36,6 +36,7 @@ SETUP_TIMEOUT_S: Final = 60.0
 BRIDGE_S: Final = 20.0
 """How long a cut may last that the same session is taken up after."""
 _SILENT_BEATS: Final = 4
+_OURSELVES_S: Final = 1.0
 _SESSION_S: Final = 60.0
 """How long the server keeps the session of a client that is gone; it allows only a few."""
 _PROBE_S: Final = 2.0
@@ -69,6 +70,9 @@ class Receiver(Taker, Protocol):
 
     def hole(self, reason: str) -> None:
         """Values are missing though the connection stands."""
+
+    def complaint(self, reason: str) -> None:
+        """Something must be mended though the connection stands."""
 
     def take(self, target: Target, value: Any, data: ua.DataValue) -> None:
         """A value, structures decoded."""
@@ -115,6 +119,7 @@ class Connection:
         self._values = ValueDecoder(self._types, settings.name)
         self._targets: list[Target] = []
         self._lost = ""
+        self._certificate = b""
         self._monitored = MonitoredNodes(self._client, settings)
         self._missing = False
 
@@ -128,7 +133,7 @@ class Connection:
         try:
             async with asyncio.timeout(SETUP_TIMEOUT_S):
                 identity = await asyncio.to_thread(self._pki.identity)
-                await secure(self._client, self._settings, self._pki, identity)
+                self._certificate = await secure(self._client, self._settings, self._pki, identity)
                 await self._client.connect()
                 await self._set_up()
             history = HistoryReader(self._client, self._settings, self._values, self._receiver)
@@ -182,9 +187,14 @@ class Connection:
         away_since: float | None = None
         back_at = 0.0
         looked_at = time.monotonic()
+        turned_at = looked_at
         while not self._lost:
             await asyncio.sleep(_LOOK_S)
             now = time.monotonic()
+            if now - turned_at > _OURSELVES_S:
+                back_at = now  # we were stopped: the silence may be ours
+            turned_at = now
+            self._see_to_certificate()
             if self._client.state is not UaClientState.CONNECTED:
                 back_at = 0.0
                 if away_since is None:
@@ -210,6 +220,12 @@ class Connection:
                 looked_at = now
                 await self._monitor_missing()
         raise LostError(self._lost)
+
+    def _see_to_certificate(self) -> None:
+        """Say it when the server's certificate expires; the connection stands all the same."""
+        if expired := self._pki.expired(self._certificate):
+            self._certificate = b""
+            self._receiver.complaint(f"{expired}; the next connection will be refused")
 
     async def _knock(self) -> None:
         """See whether anything listens: a server that has ended has ended our session too.

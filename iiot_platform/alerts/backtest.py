@@ -69,12 +69,14 @@ class Fit(NamedTuple):
         found: those during which an alert of theirs fired.
         alerts: alerts of series and devices.
         right: those that fired during a stop of theirs.
+        by_type: per type of stop how many were found, and of how many.
     """
 
     stops: int
     found: int
     alerts: int
     right: int
+    by_type: dict[str, tuple[int, int]]
 
     @property
     def precision(self) -> float | None:
@@ -145,7 +147,10 @@ class LineBacktest:
                 if meets and stop.start_ms - lead_ms < end and _about(stop, episode.key):
                     found.add(i)
                     right.add(j)
-        return Fit(len(own), len(found), len(alerts), len(right))
+        total = Counter(stop.what for stop in own)
+        seen = Counter(own[i].what for i in found)
+        by_type = {what: (seen[what], total[what]) for what in sorted(total)}
+        return Fit(len(own), len(found), len(alerts), len(right), by_type)
 
     def _minutes(self, episode: Episode) -> range:
         end = self.end_ms if episode.end_ms is None else episode.end_ms

@@ -1,6 +1,7 @@
 """Alerts as retained messages at a broker, one connection at a time."""
 
 import logging
+import socket
 import threading
 from typing import Any, Final
 
@@ -17,6 +18,31 @@ logger = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S: Final = 5.0
 ANSWER_TIMEOUT_S: Final = 10.0
+
+
+class _Client(paho.Client):
+    """A client that leaves no socket open where the handshake fails, as paho's own does."""
+
+    def __init__(self, source: MqttSource, client_id: str) -> None:
+        super().__init__(
+            CallbackAPIVersion.VERSION2,
+            client_id=client_id,
+            protocol=MQTTProtocolVersion.MQTTv5,
+            reconnect_on_failure=False,
+        )
+        self._source = source
+
+    def _create_socket(self) -> socket.socket:
+        source = self._source
+        plain = socket.create_connection((source.host, source.port), CONNECT_TIMEOUT_S)
+        try:
+            plain.settimeout(self.keepalive)
+            if source.tls is None:
+                return plain
+            return client_context(source.tls).wrap_socket(plain, server_hostname=source.host)
+        except BaseException:
+            plain.close()
+            raise
 
 
 class MqttAnnouncer:
@@ -73,13 +99,7 @@ class MqttAnnouncer:
 
     def _connect(self) -> paho.Client:
         source = self._source
-        client = paho.Client(
-            CallbackAPIVersion.VERSION2,
-            client_id=self._client_id,
-            protocol=MQTTProtocolVersion.MQTTv5,
-            reconnect_on_failure=False,
-        )
-        client.connect_timeout = CONNECT_TIMEOUT_S
+        client = _Client(source, self._client_id)
         if source.username is not None:
             password = source.password
             client.username_pw_set(
@@ -91,9 +111,6 @@ class MqttAnnouncer:
         self._refusal = ""
         self._codes.clear()
         try:
-            if source.tls is not None:
-                client.tls_set_context(client_context(source.tls))
-                client.tls_insecure_set(not source.tls.verify)
             client.connect(source.host, source.port, source.keepalive_s)
         except (OSError, ValueError) as error:
             raise self._error(f"can not be reached: {error}") from error

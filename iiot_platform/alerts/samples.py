@@ -184,8 +184,10 @@ def _silence(
         known = np.maximum.accumulate(known)
         values = np.where(known < 0, np.nan, (grid - known) / MS_PER_S)
         forgotten = values > rule.window_s
-        # it ends where the device is no longer expected
-        values[forgotten] = 0.0
+        # what fires ends at the moment from which the device is no longer expected
+        values[forgotten] = np.where(
+            values[forgotten] - STEP_MS / MS_PER_S <= rule.window_s, 0.0, np.nan
+        )
         if rule.enabled:
             found.append(Samples(AlertKey(line, "silent_device", device), rule, values))
         if not forgotten[-1]:

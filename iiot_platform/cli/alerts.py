@@ -127,8 +127,8 @@ def rules(
         typer.echo(json.dumps(values, indent=2, ensure_ascii=False))
         return
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("rule", "fires where", "above", "clear", "for", "clear for", "looks back"):
-        table.add_column(heading, overflow="fold")
+    for heading in ("rule", "value", "above", "clear", "for", "clear for", "looks back"):
+        table.add_column(heading, overflow="fold", no_wrap=heading != "value")
     for rule, one in given.items():
         info = RULES[rule]
         where = info.value if info.replayable else f"{info.value} (not replayable)"

@@ -190,6 +190,9 @@ def _print(console: Console, found: LineBacktest, plant: Plant, fit: Fit | None)
             f" (precision {_share(fit.precision)})",
             soft_wrap=True,
         )
+        each = ", ".join(f"{what} {n} of {of}" for what, (n, of) in fit.by_type.items())
+        if each:
+            console.print(f"found by type: {escape(each)}", soft_wrap=True)
 
 
 def _share(share: float | None) -> str:

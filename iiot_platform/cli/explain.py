@@ -23,7 +23,6 @@ from iiot_platform.engine.ledger import Ledger
 from iiot_platform.engine.log_reader import LogReader
 from iiot_platform.engine.table_store import TableStore
 
-_VALUES_SHOWN: Final = 12
 _RAW_SHOWN: Final = 3
 
 
@@ -32,8 +31,13 @@ def explain(
     *,
     line: Annotated[str, typer.Option(help="The line.")],
     table: Annotated[str, typer.Option(help="The table, such as signal_anomalies.")],
-    series: Annotated[str, typer.Option(help="machine/name[/operation], or what is clear of it.")],
     at: Annotated[str, typer.Option(help="The row's time, or one behind it.")],
+    series: Annotated[
+        str | None,
+        typer.Option(
+            help="machine/name[/operation], or what is clear of it; default: the newest row's."
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show a row's run, settings, window, raw messages and earlier versions."""
@@ -48,7 +52,10 @@ def explain(
         explainer = Explainer(LogReader(settings.home), ledger, TableStore(settings.home), line)
         chosen = schema.TABLES[table]
         at_ms = moment_ms(at, timezone=_timezone(settings, context), now_ms=now_ms())
-        found = explainer.explain(chosen, explainer.series(chosen, series), at_ms)
+        key = (
+            explainer.newest(chosen, at_ms) if series is None else explainer.series(chosen, series)
+        )
+        found = explainer.explain(chosen, key, at_ms)
     finally:
         ledger.close()
     if as_json:
@@ -134,10 +141,9 @@ def _print_windows(console: Console, found: Explanation) -> None:
         model = (
             "learning" if window.mean is None else f"mean {window.mean:.6g}, std {window.std:.6g}"
         )
-        newest = " ".join(f"{value:.6g}" for value in window.values[-_VALUES_SHOWN:])
-        dots = "… " if len(window.values) > _VALUES_SHOWN else ""
+        values = " ".join(f"{value:.6g}" for value in window.values)
         _say(console, f"window of {window.quantity}", "bold")
-        _say(console, f"  {model}, {len(window.values)} accepted values: {dots}{newest}")
+        _say(console, f"  {model}, {len(window.values)} accepted values: {values}")
 
 
 def _print_raw(console: Console, found: Explanation) -> None:

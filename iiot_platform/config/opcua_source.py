@@ -101,6 +101,9 @@ class OpcUaSource(Parameters):
     Attributes:
         security: of the channel, with policy Basic256Sha256; our certificate is made at the
             first start and kept below `capture/pki` of the home.
+        user_certificate_file: certificate (DER or PEM) of the user, instead of a user name; made
+            with its key where neither file exists.
+        user_key_file: its key (PEM, without a password).
         server_certificate_file: the certificate that the server must have (DER or PEM); default:
             the one that it shows first is trusted from then on.
         mode: `poll` reads instead of subscribing, for servers whose subscriptions fail.
@@ -121,6 +124,8 @@ class OpcUaSource(Parameters):
     security: Literal["none", "sign", "sign_and_encrypt"] = "none"
     username: Annotated[str, Field(min_length=1)] | None = None
     password: SecretStr | None = None
+    user_certificate_file: Path | None = None
+    user_key_file: Path | None = None
     server_certificate_file: Path | None = None
     mode: Literal["subscribe", "poll"] = "subscribe"
     publishing_interval_ms: PositiveFloat = 100.0
@@ -138,6 +143,13 @@ class OpcUaSource(Parameters):
     def _credentials(self) -> Self:
         if self.password is not None and self.username is None:
             raise ValueError("has a password but no username")
+        if (self.user_certificate_file is None) != (self.user_key_file is None):
+            raise ValueError("should have both user_certificate_file and user_key_file")
+        if self.user_certificate_file is not None:
+            if self.username is not None:
+                raise ValueError("should have either username or user_certificate_file")
+            if self.security == "none":
+                raise ValueError("a user certificate needs security: sign_and_encrypt, or sign")
         return self
 
     @property

@@ -19,7 +19,12 @@ _SECRETS = frozenset({"password", "token", "hmac_key"})
 _UNSAID = _SECRETS | {"webhook"}
 """What stands at these is not repeated in a message; the address of a webhook may be a secret."""
 _FILE = "_file"
-_PATHS = frozenset({"ca_file", "cert_file", "key_file", "server_certificate_file"})
+_PATHS = frozenset(
+    {
+        *("ca_file", "cert_file", "key_file", "server_certificate_file"),
+        *("user_certificate_file", "user_key_file"),
+    }
+)
 _SOURCE_KINDS = frozenset({"mqtt", "opcua"})
 _SOURCE_DEPTH = 2
 _VARIABLE = re.compile(r"\$(\$?)\{([^}]*)\}")

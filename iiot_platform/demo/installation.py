@@ -105,6 +105,8 @@ class DemoInstallation:
             "IIOT_HOME": str(home.root),
             "IIOT_PLANT": str(path),
             "DAGSTER_UI_URL": url,
+            "IIOT_BUFFER_METRICS": f"{HOST}:{ports['buffer-metrics']}",
+            "IIOT_METRICS": f"{HOST}:{ports['metrics']}",
             "PYTHONPATH": ":".join(dict.fromkeys(search)),
             "PYTHONUNBUFFERED": "1",
         }

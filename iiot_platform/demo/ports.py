@@ -12,6 +12,9 @@ USUAL: Final[Mapping[str, int]] = {
     "opcua": 4840,
     "dagster": 3000,
     "dagster-code": 4266,
+    "report": 8050,
+    "buffer-metrics": 9470,
+    "metrics": 9471,
 }
 
 

@@ -17,6 +17,7 @@ from iiot_platform.demo.dagster import DagsterChildren
 from iiot_platform.demo.display import Display, sentence
 from iiot_platform.demo.installation import DemoInstallation
 from iiot_platform.demo.outcome import LineResult, Outcome
+from iiot_platform.demo.pages import Pages
 from iiot_platform.demo.progress import Progress, Simulation
 from simulator.scenario_file import DEFAULT_SCENARIO, load_scenario
 
@@ -61,6 +62,7 @@ class Supervisor:
         server = demo.opcua_simulator()
         self._opcua = None if server is None else self._make(server)
         self._dagster = DagsterChildren(demo, self._make)
+        self._pages = Pages(demo, self._make)
         self._failed_batches: int | None = None
         self._phase = "starting"
         self._looked_at = 0.0
@@ -141,6 +143,8 @@ class Supervisor:
             self._watch_simulator(self._opcua, self._progress.opcua)
         self._dagster.watch()
         self._dagster.advance()
+        self._pages.watch()
+        self._pages.advance(computed=self._progress.first_commit_ms is not None)
         now = time.monotonic()
         if now - self._looked_at >= _LOOK_EVERY_S:
             self._looked_at = now
@@ -181,6 +185,7 @@ class Supervisor:
             f" | tables: iiot tables, or Client('{self._home.root}') in a notebook"
             f" | logs {self._home.logs}"
         )
+        self._display.say(self._pages.addresses())
 
     def _drain(self) -> None:
         """Stop the simulators, and let everything be computed that they have published."""
@@ -283,13 +288,14 @@ class Supervisor:
         """Publisher, log, computation, broker: nothing is on its way where the next one ends."""
         self._display.show("stopping")
         deadline = time.monotonic() + STOP_S
-        for child in (*self._simulators(), *self._dagster.daemon()):
+        for child in (*self._simulators(), *self._dagster.daemon(), *self._pages.children()):
             child.terminate()
         stop_together(self._simulators(), time.monotonic() + _SIMULATOR_STOP_S)
         stop_together([self._buffer], time.monotonic() + _BUFFER_STOP_S)
         # a batch that is cut off is done again, but leaves a failed run behind
         psutil.wait_procs(self._dagster.working(), timeout=_RUNS_END_S)
-        stop_together([*self._dagster.children(), self._broker], deadline)
+        ending = (*self._pages.children(), *self._dagster.children(), self._broker)
+        stop_together(ending, deadline)
         reap(_REAP_S)
 
     def _make(self, command: Command) -> Child:

@@ -28,7 +28,7 @@ class DagsterState:
     Attributes:
         problem: why there are none; empty where the storage answers.
         runs: runs that have changed within the last hour, by status.
-        heartbeats: when each daemon last said that it lives, in Unix seconds.
+        heartbeats: when each daemon that is needed last said that it lives, in Unix seconds.
     """
 
     problem: str = ""
@@ -86,7 +86,8 @@ class DagsterReader:
             )
             for status in DagsterRunStatus
         }
+        wanted = self._instance.get_required_daemon_types()
         heartbeats = self._instance.run_storage.get_daemon_heartbeats()
-        return DagsterState(
-            runs=runs, heartbeats={name: found.timestamp for name, found in heartbeats.items()}
-        )
+        # a daemon that an earlier configuration had leaves its last heartbeat behind
+        lives = {n: found.timestamp for n, found in heartbeats.items() if n in wanted}
+        return DagsterState(runs=runs, heartbeats=lives)

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from time import monotonic
+from time import monotonic, thread_time
 from typing import Final
 
 from iiot_platform.config.active_plant import active_path, plant_in_force
@@ -90,12 +90,13 @@ class PlatformWatch:
         with self._lock:
             if monotonic() >= self._due:
                 self._since = began = monotonic()
+                cpu_s = thread_time()
                 try:
                     self._look = self._look_now(began)
                 finally:
                     self._since = None
-                took = monotonic() - began
-                self._due = began + max(FRESH_S, took / _BUSY_SHARE)
+                cpu_s = thread_time() - cpu_s
+                self._due = began + max(FRESH_S, cpu_s / _BUSY_SHARE)
             return self._look
 
     def _look_now(self, began: float) -> Look:

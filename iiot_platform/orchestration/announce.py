@@ -6,7 +6,7 @@ from iiot_platform.core.paths import Home
 from iiot_platform.engine.engine import Engine
 from iiot_platform.engine.report import SettleReport
 from iiot_platform.orchestration.access import opened
-from iiot_platform.orchestration.events import Reporter
+from iiot_platform.orchestration.events import Reporter, without_run
 from iiot_platform.orchestration.inputs import inputs
 from iiot_platform.orchestration.naming import ASSET_TABLES, line_names
 from iiot_platform.orchestration.partitions import hourly
@@ -34,6 +34,7 @@ def announce(home: Home, engine: Engine, run_id: str, found: Iterable[SettleRepo
             for event in reporter.tables(report, list(ASSET_TABLES), metadata):
                 instance.report_runless_asset_event(event)
             if not engine.is_open(report.hour):
-                instance.report_runless_asset_event(reporter.live_equals_rerun(settled))
+                check = reporter.live_equals_rerun(settled)
+                instance.report_runless_asset_event(without_run(check))
             told += 1
     return told

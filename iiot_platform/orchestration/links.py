@@ -9,7 +9,7 @@ from dagster import MetadataValue
 
 from iiot_platform.config.settings import Settings
 from iiot_platform.core import schema
-from iiot_platform.core.clock import hour_start_ms, partition_key
+from iiot_platform.core.clock import MS_PER_S, from_ms, hour_start_ms, partition_key
 from iiot_platform.orchestration.naming import LineNames
 
 DASHBOARDS: Final = {
@@ -46,17 +46,18 @@ class Links:
     def table(self, names: LineNames, table: str) -> dict[str, Any]:
         """What leads to the newest rows of a table."""
         return {
-            "show_rows": _command("--line", names.line, "--table", table),
+            "show_rows": _command("tables", names, table),
             **self._dashboard(names, table, "now-1h", "now"),
             **({"report": MetadataValue.url(self.report)} if self.report else {}),
         }
 
     def hour(self, names: LineNames, table: str, hour: int) -> dict[str, Any]:
-        """What leads to the rows of an hour."""
+        """What leads to the rows of an hour, and from a row to what it was made of."""
         begin, end = hour_start_ms(hour), hour_start_ms(hour + 1)
         at = ("--hour", partition_key(hour))
         return {
-            "show_rows": _command("--line", names.line, "--table", table, *at),
+            "show_rows": _command("tables", names, table, *at),
+            **_explanation(names, table, end - 1),
             **self._dashboard(names, table, str(begin), str(end)),
         }
 
@@ -70,5 +71,15 @@ class Links:
 NO_LINKS: Final = Links()
 
 
-def _command(*arguments: str) -> str:
-    return shlex.join(("iiot", "tables", *arguments))
+def _explanation(names: LineNames, table: str, at_ms: int) -> dict[str, Any]:
+    """What explains the newest row up to a time, where rows belong to a series."""
+    if schema.TABLES[table].kind is None:
+        return {}
+    at = f"{from_ms(at_ms):%Y-%m-%dT%H:%M:%S}.{at_ms % MS_PER_S:03d}Z"
+    command = _command("explain", names, table, "--at", at)
+    about = "Any other row: add `--series MACHINE/NAME` and give its time."
+    return {"explain": MetadataValue.md(f"    {command}\n\n{about}")}
+
+
+def _command(name: str, names: LineNames, table: str, *more: str) -> str:
+    return shlex.join(("iiot", name, "--line", names.line, "--table", table, *more))

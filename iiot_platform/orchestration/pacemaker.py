@@ -202,7 +202,8 @@ def _signature(settings: Settings) -> tuple[int, int]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs until SIGTERM or SIGINT."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("iiot_platform").setLevel(logging.INFO)
     settings = Settings.from_environ(os.environ)
     parser = argparse.ArgumentParser(prog="pacemaker", description=__doc__)
     parser.add_argument("--url", default=settings.dagster_url, help="of Dagster's web server")

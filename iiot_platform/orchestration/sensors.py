@@ -21,7 +21,7 @@ from iiot_platform.core.errors import PlatformError
 from iiot_platform.orchestration import checks
 from iiot_platform.orchestration.attempts import Memory
 from iiot_platform.orchestration.decision import Evaluation, active_runs
-from iiot_platform.orchestration.events import Reporter
+from iiot_platform.orchestration.events import Reporter, without_run
 from iiot_platform.orchestration.installation import Installation
 from iiot_platform.orchestration.naming import SENSOR, LineNames
 from iiot_platform.orchestration.partitions import is_before
@@ -125,7 +125,7 @@ def _lag(evaluation: Evaluation, reporter: Reporter) -> Iterator[AssetCheckEvalu
         return
     else:
         lagging[line] = now_ms
-    yield reporter.lag(found, hour_of(now_ms))
+    yield without_run(reporter.lag(found, hour_of(now_ms)))
 
 
 def _observation(evaluation: Evaluation, names: LineNames) -> Iterator[AssetObservation]:

@@ -93,7 +93,7 @@ def compute_again(home: Home) -> dict[str, float]:
     with closing(Engine(home, plant(3.0))) as engine:
         rows, hours = engine.log.head(LINE), engine.ledger.hours(LINE)
         started = time.perf_counter()
-        cpu = _cpu_s(lambda: backfill(engine, LINE, hours, run_id="backfill"))
+        cpu = _cpu_s(lambda: list(backfill(engine, LINE, hours, run_id="backfill")))
         wall = time.perf_counter() - started
     return {
         "readings": rows,

@@ -279,6 +279,7 @@ def check_dagster(dagster: Dagster, engine: Engine, line: str, closed: list[int]
         assert evaluation["success"] or evaluation["severity"] == "WARN", evaluation
 
 
+@pytest.mark.timeout(900 + 60 * KILLS)
 def test_kills_at_any_moment_change_no_number(
     dagster: Dagster, settings: Settings, steps: Path, tmp_path: Path
 ) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from dagster import Definitions, OpExecutionContext, RetryPolicy, job, op
 
-from iiot_platform.definitions import defs as platform
+from iiot_platform import definitions as platform
 
 ALONE_S = 0.5
 
@@ -91,4 +91,4 @@ def _alone(name: str) -> Iterator[None]:
     mark.unlink()
 
 
-defs = Definitions.merge(platform, Definitions(jobs=[flaky, dying, limited, pooled, endless]))
+defs = Definitions.merge(platform.defs, Definitions(jobs=[flaky, dying, limited, pooled, endless]))

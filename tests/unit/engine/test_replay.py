@@ -116,7 +116,7 @@ def test_the_shadow_equals_the_backfill_that_follows(home: Home, change: dict[st
         for name, rows in shadow.compute(hour).tables.items()
     }
     promoted = Engine(home, candidate)
-    backfill(promoted, LINE, hours, run_id="backfill")
+    list(backfill(promoted, LINE, hours, run_id="backfill"))
     stands = {}
     for hour, name in expected:
         files = [file.path for file in promoted.ledger.files(LINE, name, hour)]

@@ -19,7 +19,8 @@ BOARDS = Path(__file__).parents[3] / "deploy/grafana/dashboards"
 
 def test_without_servers_there_is_a_command() -> None:
     found = Links.of(Settings()).hour(NAMES, "signals", HOUR)
-    assert found.keys() == {"show_rows"}
+    assert found.keys() == {"show_rows", "explain"}
+    assert Links.of(Settings()).hour(NAMES, "readings", HOUR).keys() == {"show_rows"}
     assert shlex.split(found["show_rows"]) == [
         *("iiot", "tables", "--line", "Línea 2 (Nord)", "--table", "signals"),
         *("--hour", "2026-11-22-09:00"),

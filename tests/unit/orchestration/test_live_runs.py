@@ -1,9 +1,12 @@
+import json
+import shlex
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 from dagster import AssetKey, DagsterEventType, ExecuteInProcessResult
 
+from iiot_platform.cli.app import main
 from iiot_platform.core.clock import MS_PER_HOUR, partition_key
 from iiot_platform.engine.engine import Engine
 from iiot_platform.engine.errors import CommitLostError
@@ -58,6 +61,30 @@ def test_a_new_hour_is_told_once_for_each_table(site: Site) -> None:
     assert seen["line_anomaly_ratio"] == 0.0
     assert seen["settings_version"] == site.plant.line_settings("press_1").version
     assert figures(result, "valve_anomalies")["rows"] == 0
+
+
+def test_the_page_of_a_run_has_the_command_that_explains_its_rows(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site.write("press_1", rows=100)
+    result = run(site)
+    assert "explain" not in figures(result, "readings")
+    seen = figures(result, "signal_anomalies")
+    (command,) = (
+        text.strip() for text in str(seen["explain"]).splitlines() if text.startswith("    iiot ")
+    )
+    _, *arguments = shlex.split(command)
+    environ = {
+        "IIOT_HOME": str(site.settings.home.root),
+        "IIOT_PLANT": str(site.settings.plant_path),
+    }
+    with pytest.raises(SystemExit) as ended:
+        main((*arguments, "--json"), environ)
+    assert not ended.value.code
+    found = json.loads(capsys.readouterr().out)
+    assert found["row"]["run_id"] == result.run_id
+    assert found["run_page"].endswith(f"/runs/{result.run_id}")
+    assert found["raw"][0]["offset"] == 99
 
 
 def test_a_later_batch_tells_what_has_changed_and_what_stands(site: Site) -> None:

@@ -232,3 +232,12 @@ def test_a_line_that_lags_is_told_once_a_minute_and_when_it_does_no_more(site: S
     site.engine().run_batch("press_1", run_id="r")
     assert told() == [("lag_within_bound", True)]
     assert told() == []
+
+
+def test_what_is_told_without_a_run_can_be_told_again(site: Site) -> None:
+    site.write("press_1")
+    site.now_ms += 90_000
+    for _ in range(3):  # Dagster stores a check of a partition once for each run
+        for event in site.tick().asset_events:
+            site.instance.report_runless_asset_event(event)
+        site.now_ms += 60_000

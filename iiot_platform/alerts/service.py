@@ -33,6 +33,7 @@ from iiot_platform.config.plant import Plant
 from iiot_platform.core.clock import MS_PER_HOUR, MS_PER_S, now_ms
 from iiot_platform.core.errors import ConfigError, PlatformError, StorageError
 from iiot_platform.core.paths import Home
+from iiot_platform.engine.ledger import Ledger
 from iiot_platform.engine.status import BufferState, LineStatus, PlantStatus, StatusReader
 
 logger = logging.getLogger(__name__)
@@ -185,7 +186,7 @@ class AlertService:
         return msgspec.structs.replace(state, at_ms=at, heard=heard)
 
     def _opened(self) -> Client | None:
-        if self._client is None and self._home.ledger.exists():
+        if self._client is None and Ledger.is_at(self._home):
             self._client = Client(self._home)
         return self._client
 

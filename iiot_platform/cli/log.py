@@ -109,7 +109,7 @@ def _of_export(folder: Path) -> Iterator[tuple[str, int, _Check]]:
 
 def _compared(home: Home, folder: Path) -> list[Deviation]:
     export, _ = read_export(folder)
-    ledger = Ledger.at(home.ledger)
+    ledger = Ledger.of(home)
     try:
         return deviations(ledger, TableStore(home), export)
     finally:

@@ -51,7 +51,7 @@ def export_hours(
 ) -> None:
     """Write hours to a folder from which another machine computes them to the same bits."""
     settings = Settings.from_environ(context.obj)
-    if not settings.home.ledger.exists():
+    if not Ledger.is_at(settings.home):
         raise StorageError(f"'{settings.home.root}' holds no ledger: nothing was computed there")
     kept = active_path(settings.home)
     plant_path = kept if kept.exists() else settings.plant_path
@@ -61,7 +61,7 @@ def export_hours(
         else "UTC"
     )
     wanted = hours_of(start, end, timezone=timezone, now_ms=now_ms())
-    ledger = Ledger.at(settings.home.ledger)
+    ledger = Ledger.of(settings.home)
     try:
         exporter = Exporter(
             SealedLog(settings.home),
@@ -129,7 +129,7 @@ def import_hours(
         Segment(stream=export.line, sealed_at=0, **segment._asdict()) for segment in export.segments
     ]
     collide(SealedLog(home), export)
-    ledger = Ledger.at(home.ledger)
+    ledger = Ledger.of(home)
     try:
         adopted = adopt(ledger, export, part)
     finally:

@@ -19,6 +19,7 @@ from dagster import (
 from dagster._core.definitions.metadata import TableMetadataSet
 
 from iiot_platform.core.clock import partition_key
+from iiot_platform.core.schema import READINGS
 from iiot_platform.engine.report import BatchReport, HourReport, SettleReport
 from iiot_platform.orchestration.catalog import tested
 from iiot_platform.orchestration.checks import Completeness, Lag
@@ -30,6 +31,8 @@ if TYPE_CHECKING:  # the client behind it takes long to import, and is not alway
     from iiot_platform.sinks.drain import DrainReport
 
 _TESTED: Final = tested(ASSET_TABLES.values())
+_OF_READINGS: Final = frozenset({"checkpoint_in", "checkpoint_out", "segments_hash"})
+"""What is one for all tables of an hour and can not be plotted: told with its readings alone."""
 _SHOWN_HOLES: Final = 5
 _SHOWN_DIFFERENCES: Final = 50
 _DIFFERENCES: Final = TableSchema([TableColumn(name) for name in ("table", "series", "reason")])
@@ -66,14 +69,13 @@ class Reporter:
         if not self.knows(report.hour):
             raise ValueError(f"hour {partition_key(report.hour)} is no partition")
         for table in tables:
+            figures = {**_figures(report, table), **metadata}
+            if table != READINGS.name:
+                figures = {n: value for n, value in figures.items() if n not in _OF_READINGS}
             yield AssetMaterialization(
                 self.names.table(table),
                 partition=partition_key(report.hour),
-                metadata={
-                    **_figures(report, table),
-                    **metadata,
-                    **self.links.hour(self.names, table, report.hour),
-                },
+                metadata={**figures, **self.links.hour(self.names, table, report.hour)},
             )
 
     def completeness(self, found: Completeness, hour: int) -> AssetCheckEvaluation:

@@ -12,6 +12,7 @@ from dagster._core.storage.schedules import SqlScheduleStorage
 from dagster._serdes import ConfigurableClass, ConfigurableClassData
 
 from iiot_platform.config.settings import Settings
+from iiot_platform.orchestration.event_text import pack_events
 
 
 class Parts(NamedTuple):
@@ -50,6 +51,7 @@ class InstanceStorage(DagsterStorage, ConfigurableClass):
         cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, str]
     ) -> Self:
         """The storage that the environment asks for; a URL never stands in `dagster.yaml`."""
+        pack_events()
         database = Settings.from_environ(os.environ).home.database
         # of the two only one is needed, and both take long to import
         if database is None:

@@ -2,8 +2,9 @@
 
 `dagster_postgres` makes a connection for every statement outside the web server, since instances
 come and go; here they share one pool per process, as in the web server. An event is one
-transaction and tells nobody (nothing listens). Commits do not wait for the server's disk: what a
-crash of the server takes is the bookkeeping of a moment; results are in the ledger, which waits.
+transaction and tells nobody (nothing listens), and does not wait for the server's disk: a crash
+of the server takes the last events of a run that was under way. The next change of any run's
+status, which waits, saves all that came before.
 """
 
 import threading
@@ -29,7 +30,6 @@ from iiot_platform.config.database import connect, connection_url, lock, make_sc
 from iiot_platform.core.errors import StorageError
 
 SCHEMA: Final = "dagster"
-_OPTIONS: Final = ("synchronous_commit=off",)
 _TABLES: Final = frozenset(
     name
     for metadata in (RunStorageSqlMetadata, SqlEventLogStorageMetadata, ScheduleStorageSqlMetadata)
@@ -57,10 +57,12 @@ class _Kept:
     """Uses the connections of the process; the tables are there already."""
 
     _engine: Engine
+    _options: tuple[str, ...] = ()
+    """Settings of the server for its connections."""
 
     def __init__(self, database: SecretStr, *, make: bool = False) -> None:
         self._database = database
-        url = connection_url(database, SCHEMA, *_OPTIONS)
+        url = connection_url(database, SCHEMA, *self._options)
         text = url.render_as_string(hide_password=False)
         super().__init__(text, should_autocreate_tables=make)  # type: ignore[call-arg]  # of the storage beside
         self._engine = _engine(url)
@@ -72,7 +74,7 @@ class _Kept:
         max_overflow: int,  # noqa: ARG002 - likewise
     ) -> None:
         """Lets no question of a reader take longer than this (ms)."""
-        options = (*_OPTIONS, f"statement_timeout={statement_timeout}")
+        options = (*self._options, f"statement_timeout={statement_timeout}")
         self._engine = _engine(connection_url(self._database, SCHEMA, *options))
 
 
@@ -86,6 +88,8 @@ class Schedules(_Kept, PostgresScheduleStorage):
 
 class Events(_Kept, PostgresEventLogStorage):
     """The events of all runs."""
+
+    _options = ("synchronous_commit=off",)
 
     def __init__(self, database: SecretStr, *, make: bool = False) -> None:
         self._current = threading.local()
@@ -150,7 +154,7 @@ def postgres_parts(database: SecretStr) -> tuple[Runs, Events, Schedules]:
 @lru_cache(maxsize=8)
 def _make(database: SecretStr) -> None:
     """Makes the tables that are missing; several processes start at once, and one makes them."""
-    engine = _engine(connection_url(database, SCHEMA, *_OPTIONS))
+    engine = _engine(connection_url(database, SCHEMA))
     with create_pg_connection(engine) as opened:
         connection = opened.execution_options(isolation_level="READ COMMITTED")
         if _made(connection):

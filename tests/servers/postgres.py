@@ -26,7 +26,7 @@ from tests.servers.dagster import free_port
 
 USER = "iiot"
 PASSWORD = "geheim"  # noqa: S105 - of a server that lives as long as a test
-_DEBIAN = "/usr/lib/postgresql/*/bin"
+_DEBIAN = "usr/lib/postgresql/[0-9]*/bin"
 _DEADLINE_S = 30.0
 _SETTINGS = {
     "listen_addresses": "127.0.0.1",
@@ -39,19 +39,18 @@ _SETTINGS = {
 }
 
 
-def program(name: str) -> str | None:
-    """Where a program of the server is; None where it is not installed."""
-    found = shutil.which(name)
-    if found is not None and name != "initdb":
-        return found
-    folders = sorted(Path("/").glob(_DEBIAN.lstrip("/")), key=lambda path: path.parent.name)
-    return next((str(path / name) for path in reversed(folders) if (path / name).exists()), found)
+def programs() -> Path | None:
+    """The folder with the programs of one version of the server; None where there is none."""
+    debian = sorted(Path("/").glob(_DEBIAN), key=lambda path: int(path.parts[-2]))
+    found = [str(folder / "initdb") for folder in reversed(debian)] + [shutil.which("initdb")]
+    return next((Path(path).parent for path in found if path and Path(path).exists()), None)
 
 
 @dataclass
 class PostgresServer:
     """One cluster below a folder that every user may enter."""
 
+    programs: Path
     folder: Path
     port: int = field(default_factory=free_port)
     _process: "subprocess.Popen[bytes] | None" = None
@@ -60,6 +59,11 @@ class PostgresServer:
     @property
     def data(self) -> Path:
         return self.folder / "data"
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
 
     def make(self) -> None:
         """Makes the cluster."""
@@ -72,7 +76,7 @@ class PostgresServer:
                 os.chown(path, user.pw_uid, user.pw_gid)
         subprocess.run(
             [
-                *(program("initdb") or "initdb", "-D", str(self.data), "-U", USER, "-N"),
+                *(self.programs / "initdb", "-D", self.data, "-U", USER, "-N"),
                 *("-E", "UTF8", "--locale=C", "-A", "scram-sha-256", f"--pwfile={password}"),
             ],
             check=True,
@@ -87,7 +91,7 @@ class PostgresServer:
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [
-                    *(program("postgres") or "postgres", "-D", str(self.data)),
+                    *(self.programs / "postgres", "-D", self.data),
                     *("-p", str(self.port), *options),
                 ],
                 stdout=log,
@@ -155,23 +159,19 @@ def _as(user: pwd.struct_passwd | None) -> dict[str, int]:
 
 @contextlib.contextmanager
 def running_postgres() -> Iterator[PostgresServer]:
-    """A server for as long as the block lasts."""
+    """A server for as long as the block lasts; a skipped test where none is installed."""
+    folder_of_programs = programs()
+    if folder_of_programs is None:
+        reason = "PostgreSQL is not installed: run tests/servers/install"
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"{reason}; with CI=true no test may be skipped")
+        pytest.skip(reason)
     # not below pytest's folder, which only its own user may enter
     with tempfile.TemporaryDirectory(prefix="pg") as folder:
-        server = PostgresServer(Path(folder))
+        server = PostgresServer(folder_of_programs, Path(folder))
         try:
             server.make()
             server.start()
             yield server
         finally:
             server.stop()
-
-
-def postgres_or_skip() -> Iterator[PostgresServer]:
-    """The body of a fixture: a server, or a skipped test where none is installed."""
-    if program("initdb") is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail("PostgreSQL is missing; with CI=true no test may be skipped")
-        pytest.skip("PostgreSQL is not installed: run tests/servers/install")
-    with running_postgres() as server:
-        yield server

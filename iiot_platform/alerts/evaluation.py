@@ -46,6 +46,7 @@ class Alert(msgspec.Struct, frozen=True):
     resolved_ms: int | None = None
     reason: str = ""
     evidence: Evidence | None = None
+    detail: str = ""
     held: bool = False
 
 
@@ -173,6 +174,7 @@ def _alert(transition: Transition) -> Alert:
         resolved_ms=transition.ts_ms if resolved else None,
         reason=transition.reason,
         evidence=state.evidence,
+        detail=state.detail,
     )
 
 

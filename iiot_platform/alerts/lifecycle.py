@@ -56,6 +56,7 @@ class AlertState(msgspec.Struct, frozen=True):
         value: last value, and when it was given.
         peak: highest value.
         evidence: the row behind the last value that exceeded the threshold.
+        detail: what else was said of that value.
     """
 
     phase: Phase
@@ -66,6 +67,7 @@ class AlertState(msgspec.Struct, frozen=True):
     fired_ms: int | None = None
     below_ms: int | None = None
     evidence: Evidence | None = None
+    detail: str = ""
 
 
 class Samples(NamedTuple):
@@ -78,6 +80,7 @@ class Samples(NamedTuple):
         runs: run of each row.
         quantities: which tested column of the row each value is.
         table: table of the rows.
+        detail: what else is to be said of the values.
     """
 
     key: AlertKey
@@ -87,6 +90,7 @@ class Samples(NamedTuple):
     runs: NDArray[np.object_] | None = None
     quantities: NDArray[np.object_] | None = None
     table: str = ""
+    detail: str = ""
 
     def evidence(self, index: int) -> Evidence | None:
         """The row behind a value."""
@@ -154,7 +158,8 @@ def _after(
     """The state behind one moment, whether it fires left out, and why the alert ended."""
     rule, value = samples.rule, float(samples.values[index])
     if state is None:
-        return AlertState("pending", ts, value, ts, value, evidence=samples.evidence(index)), ""
+        begun = AlertState("pending", ts, value, ts, value, detail=samples.detail)
+        return msgspec.structs.replace(begun, evidence=samples.evidence(index)), ""
     if np.isnan(value):
         if ts - state.value_ms >= rule.window_s * MS_PER_S:
             return None, NO_DATA
@@ -167,6 +172,7 @@ def _after(
             value_ms=ts,
             peak=max(state.peak, value),
             evidence=evidence or state.evidence,
+            detail=samples.detail if value > rule.threshold else state.detail,
         )
     if value >= rule.clear and not (rule.clear == 0 and value == 0):
         return msgspec.structs.replace(state, below_ms=None), ""

@@ -93,6 +93,8 @@ def summary(alert: Alert) -> str:
         return f"{begun}{over}" + (f" ({alert.reason})" if alert.reason else "")
     value = f"{alert.value:.4g} {rule.unit}".strip()
     of = f" of {alert.evidence.quantity}" if alert.evidence and alert.evidence.quantity else ""
+    if alert.detail:
+        return f"{begun}: {alert.detail}"
     return f"{begun}; {rule.value}{of}: {value}, threshold {alert.threshold:g}"
 
 

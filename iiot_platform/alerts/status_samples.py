@@ -28,7 +28,9 @@ def status_samples(
     for name, series, value in _values(line, buffer, source):
         rule = settings.rule(name, line.line, series)
         if rule.enabled:
-            found.append(Samples(AlertKey(line.line, name, series), rule, np.array([value])))
+            key, values = AlertKey(line.line, name, series), np.array([value])
+            detail = _trouble(buffer, series) if name == "capture_down" else ""
+            found.append(Samples(key, rule, values, detail=detail))
     return found
 
 
@@ -48,7 +50,7 @@ def connected(buffer: BufferState, source: str) -> bool:
     return buffer.sources.get(source, "").partition(":")[0] == _CONNECTED
 
 
-def trouble(buffer: BufferState, series: str) -> str:
+def _trouble(buffer: BufferState, series: str) -> str:
     """What the buffer says of what is down."""
     if series == BUFFER:
         if not buffer.running:

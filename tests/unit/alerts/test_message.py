@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 from iiot_platform.alerts.evaluation import Alert
 from iiot_platform.alerts.lifecycle import AlertKey, Evidence
 from iiot_platform.alerts.message import Places, alert_id, body, look_at, summary, topic
-from iiot_platform.alerts.status_samples import status_samples, trouble
+from iiot_platform.alerts.status_samples import status_samples
 from iiot_platform.config.alerts import AlertSettings
 from iiot_platform.engine.status import BufferState, LineStatus, SinkState
 
@@ -94,7 +94,9 @@ def test_what_the_state_of_processes_says() -> None:
     assert found(BufferState(written_ms=1), "a") == lag | {down: 1.0}
     full = BufferState(running=True, written_ms=1, storage_error="disk full")
     assert found(full, "a") == lag | {down: 1.0}
-    assert trouble(full, "buffer") == "disk full"
-    assert trouble(running, "source/b") == "source b is x: why"
+    made = [*status_samples(line, full, "a", AlertSettings())]
+    made += status_samples(line, running, "b", AlertSettings())
+    details = {one.key.series: one.detail for one in made if one.values[0] == 1}
+    assert details == {"buffer": "disk full", "source/b": "source b is x: why"}
     off = AlertSettings.model_validate({"rules": {"line_lag": {"enabled": False}}})
     assert not [s for s in status_samples(line, running, "a", off) if s.key.rule == "line_lag"]

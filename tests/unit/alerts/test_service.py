@@ -158,7 +158,9 @@ def test_a_source_that_is_away_is_told_and_its_devices_wait(rig: Rig) -> None:
         service.step()
     service.close()
     assert rig.told() == [*FAULT, ("capture_down", "firing", LENGTH_S + 45 + DELAY_S)]
-    assert rig.outbox()[-1]["topic"] == "iiot/alerts/line1/capture_down/source/mqtt"
+    last = rig.outbox()[-1]
+    assert last["topic"] == "iiot/alerts/line1/capture_down/source/mqtt"
+    assert last["summary"].endswith("source mqtt is disconnected: no route")
 
 
 def test_maintenance_is_read_from_the_plant_file(rig: Rig) -> None:

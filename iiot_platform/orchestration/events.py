@@ -70,9 +70,9 @@ class Reporter:
                 self.names.table(table),
                 partition=partition_key(report.hour),
                 metadata={
+                    **self.links.hour(self.names, table, report.hour),
                     **_figures(report, table),
                     **metadata,
-                    **self.links.hour(self.names, table, report.hour),
                 },
             )
 

@@ -29,8 +29,10 @@ _LAUNCH_S: Final = 60
 _LOOK_MS: Final = 5_000
 """How often the daemon looks: a batch is due at the look that is nearest to its time."""
 
-_CLAIM_S: Final = 5.0
-"""Longer than it takes to create a run, and than the longest pace of the pacemaker."""
+SENSOR_CLAIM_S: Final = 2.0
+"""About what it takes to create a run."""
+PACEMAKER_CLAIM_S: Final = 6.0
+"""Longer than the sensor's looks are apart: a line stays with the pacemaker that is at it."""
 
 _ACTIVE: Final = [
     DagsterRunStatus.NOT_STARTED,
@@ -85,6 +87,7 @@ class Evaluation:
         memory: what earlier looks asked for.
         now_ms: the current time.
         by: who asks; a line's batch is for some seconds left to who has started the one before.
+        claim_s: for how many.
     """
 
     installation: Installation
@@ -92,6 +95,7 @@ class Evaluation:
     memory: Memory
     now_ms: int
     by: str = SENSOR
+    claim_s: float = SENSOR_CLAIM_S
 
     def decide(self, names: LineNames) -> tuple[RunRequest | None, str]:
         """The run that a line needs now, or none, and what was seen.
@@ -182,7 +186,7 @@ class Evaluation:
         if self.installation.plant.batches.live_interval_s is None:
             return True  # the sensor is alone
         ledger, name = self.installation.engine.ledger, f"launch:{line}"
-        return claim(ledger, name, self.by, now=self.now_ms, seconds=_CLAIM_S)
+        return claim(ledger, name, self.by, now=self.now_ms, seconds=self.claim_s)
 
     def _rerun(self, names: LineNames) -> tuple[RunRequest | None, str]:
         engine, line = self.installation.engine, names.line

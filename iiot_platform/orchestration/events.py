@@ -75,7 +75,7 @@ class Reporter:
             yield AssetMaterialization(
                 self.names.table(table),
                 partition=partition_key(report.hour),
-                metadata={**figures, **self.links.hour(self.names, table, report.hour)},
+                metadata={**self.links.hour(self.names, table, report.hour), **figures},
             )
 
     def completeness(self, found: Completeness, hour: int) -> AssetCheckEvaluation:

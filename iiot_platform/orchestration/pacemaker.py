@@ -30,7 +30,7 @@ from iiot_platform.config.settings import Settings
 from iiot_platform.core.clock import MS_PER_S
 from iiot_platform.core.errors import PlatformError
 from iiot_platform.orchestration.attempts import Memory
-from iiot_platform.orchestration.decision import Evaluation, active_runs
+from iiot_platform.orchestration.decision import PACEMAKER_CLAIM_S, Evaluation, active_runs
 from iiot_platform.orchestration.installation import Installation
 from iiot_platform.orchestration.instance import LOCATION
 from iiot_platform.orchestration.naming import (
@@ -101,7 +101,14 @@ class Pacemaker:
         if not due:
             return
         active = active_runs(self.instance, now_s=now / MS_PER_S, since_s=0.0)
-        evaluation = Evaluation(self.installation, active, self.memory, now, by="pacemaker")
+        evaluation = Evaluation(
+            self.installation,
+            active,
+            self.memory,
+            now,
+            by="pacemaker",
+            claim_s=PACEMAKER_CLAIM_S,
+        )
         for names in due:
             try:
                 request = evaluation.first_attempt(names)

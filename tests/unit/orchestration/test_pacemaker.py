@@ -67,7 +67,7 @@ def test_its_runs_are_those_of_the_sensor(paced: Paced) -> None:
     paced.site.write("press_1")
     (request,) = paced.site.tick().run_requests or ()
     assert paced.look() == []  # it is about to begin
-    assert paced.look(5_000) == ["press_1:0-100:1"]  # and has not
+    assert paced.look(2_000) == ["press_1:0-100:1"]  # and has not
     job = paced.site.definitions.resolve_job_def("live_press_1")
     assert paced.started == [
         {
@@ -85,7 +85,7 @@ def test_the_sensor_leaves_a_line_to_the_pacemaker_that_is_at_it(paced: Paced) -
     paced.look()
     paced.site.engine().run_batch("press_1", run_id="r")
     paced.site.write("press_1")
-    paced.site.now_ms += 4_000
+    paced.site.now_ms += 5_500
     assert not paced.site.tick().run_requests
     paced.site.now_ms += 1_000  # the pacemaker has gone
     (request,) = paced.site.tick().run_requests or ()

@@ -4,9 +4,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from dagster import AssetKey, AssetMaterialization, DagsterInstance
+from dagster._core.storage.partition_status_cache import get_and_update_asset_status_cache_value
 
 from iiot_platform.config.plant import Plant
-from iiot_platform.core.clock import MS_PER_HOUR, hour_of, now_ms
+from iiot_platform.core.clock import MS_PER_HOUR, hour_of, now_ms, partition_key
 from iiot_platform.orchestration.partitions import history_start, hourly, is_before, is_partition
 from tests.servers.site import Site
 
@@ -46,6 +48,25 @@ def test_older_hours_are_told_and_later_ones_are_not() -> None:
     assert is_partition(hours, now - 9)
     assert is_before(hours, now - 9)
     assert not is_before(hours, now - 3)
+
+
+def test_an_hour_that_was_told_too_early_is_counted_once_history_begins_before_it() -> None:
+    """What the UI counts, with its cache: the reason why older hours are told at all."""
+    now = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
+    key, hour = AssetKey(["press_1", "signals"]), partition_key(hour_of(now_ms()) - 9)
+
+    def counted(since: datetime) -> set[str]:
+        hours = hourly(since)
+        status = get_and_update_asset_status_cache_value(instance, key, hours, None)
+        assert status is not None
+        return set(status.deserialize_materialized_partition_subsets(hours).get_partition_keys())
+
+    with DagsterInstance.ephemeral() as instance:
+        open_hour = partition_key(hour_of(now_ms()))
+        for told in (open_hour, hour):
+            instance.report_runless_asset_event(AssetMaterialization(key, partition=told))
+            assert counted(now - timedelta(hours=5)) == {open_hour}
+        assert counted(now - timedelta(hours=20)) == {open_hour, hour}
 
 
 def test_the_sensor_says_that_older_hours_are_not_shown_yet(site: Site) -> None:

@@ -30,6 +30,11 @@ class Home:
         return self.capture / "manifest.sqlite"
 
     @property
+    def consumed(self) -> Path:
+        """What of the log is needed no longer, written by the platform for the buffer."""
+        return self.root / "consumed.json"
+
+    @property
     def tables(self) -> Path:
         """Computed tables, immutable files named by content hash."""
         return self.root / "tables"
@@ -41,6 +46,11 @@ class Home:
         Not used where there is a `database`.
         """
         return self.root / "ledger.sqlite"
+
+    @property
+    def alerts(self) -> Path:
+        """SQLite file with the state of alerts and what is to be told; `iiot alerts run` writes."""
+        return self.root / "alerts.sqlite"
 
     @property
     def dagster(self) -> Path:

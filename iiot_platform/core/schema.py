@@ -85,6 +85,11 @@ class Table:
         """The Arrow schema of the table's Parquet files; `Column.nullable` is checked on write."""
         return pa.schema([pa.field(c.name, c.type) for c in self.columns])
 
+    @cached_property
+    def content(self) -> pa.Schema:
+        """The same without provenance: what rows are compared by."""
+        return pa.schema([pa.field(c.name, c.type) for c in self.columns if c.role != "provenance"])
+
     def names(self, *roles: Role) -> tuple[str, ...]:
         """The names of the columns of these roles, in order."""
         return tuple(c.name for c in self.columns if c.role in roles)
@@ -365,6 +370,20 @@ GAPS = Table(
         Column("end_ts", TS, "internal", "before this messages may be missing", "UTC, ms"),
         Column("duration_s", FLOAT, "internal", "length of the gap", "s"),
         Column("reason", TEXT, "internal", "why, as the buffer saw it"),
+        Column(
+            "filled",
+            INT,
+            "internal",
+            "values that the source's history had; null while the gap is open",
+            nullable=True,
+        ),
+        Column(
+            "complete",
+            pa.bool_(),
+            "internal",
+            "true where they are all that was missing; null while the gap is open",
+            nullable=True,
+        ),
         *PROVENANCE,
     ),
     "Intervals in which messages of a source may be missing, and why.",

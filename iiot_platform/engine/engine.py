@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Final, Literal
 
 import numpy as np
@@ -19,6 +20,7 @@ from iiot_platform.engine.commit import Commit, DirtyMark, HourChange, RerunKind
 from iiot_platform.engine.decode import Decoded, Quarantined, decode
 from iiot_platform.engine.errors import HourOpenError
 from iiot_platform.engine.hour import HourBuilder, WholeHour
+from iiot_platform.engine.kept_readings import KeptReadings, while_it_lasts
 from iiot_platform.engine.ledger import Ledger
 from iiot_platform.engine.log_reader import LogReader
 from iiot_platform.engine.offset_spans import offset_spans
@@ -80,7 +82,7 @@ class Engine:
         if hi <= lo:
             return None
         current = self._plant.line_settings(line)
-        decoded = decode(self.log.read(line, [(lo, hi)]), current)
+        decoded = decode(self.log.read(line, self.log.present(line, [(lo, hi)])), current)
         parts = _by_hour(decoded)
         batch = _Batch(self, line, current, (lo, hi), run_id, [hour for hour, _, _ in parts])
         for hour, readings, quarantined in parts:
@@ -221,18 +223,30 @@ class Engine:
             known: states of this batch that the ledger does not know yet.
         """
         ranges = _with_range(self.ledger.ranges(line, hour), also)
-        readings: list[Readings] = []
-        quarantined: list[Quarantined] = []
-        for some in _portions(ranges, self._plant.batches.row_cap):
+        readings, quarantined, kept_below = while_it_lasts(
+            lambda: self._records(line, hour, ranges, settings), self.log, line
+        )
+        computed = self.builder(line).whole(
+            hour, version, concat(readings), tuple(quarantined), known, settings
+        )
+        if kept_below:
+            computed = replace(computed, kept_below=kept_below)
+        return computed, (ranges[0][0], ranges[-1][1]) if ranges else (0, 0)
+
+    def _records(
+        self, line: str, hour: int, ranges: list[tuple[int, int]], settings: LineSettings
+    ) -> tuple[list[Readings], list[Quarantined], int]:
+        """What the log says of an hour, and the tables where the log no longer does."""
+        kept = KeptReadings(self.log, self.ledger, self.store, line)
+        present, standing = kept.split(hour, ranges)
+        readings, quarantined = [standing.readings], list(standing.quarantined)
+        for some in _portions(present, self._plant.batches.row_cap):
             decoded = decode(self.log.read(line, some), settings)
             for found, rows, set_aside in _by_hour(decoded):
                 if found == hour:
                     readings.append(rows)
                     quarantined.extend(set_aside)
-        computed = self.builder(line).whole(
-            hour, version, concat(readings), tuple(quarantined), known, settings
-        )
-        return computed, (ranges[0][0], ranges[-1][1]) if ranges else (0, 0)
+        return readings, quarantined, standing.below
 
     def builder(self, line: str) -> HourBuilder:
         """Builds one change of an hour of the line."""
@@ -267,6 +281,7 @@ class Engine:
             anomalies=change.anomalies,
             duplicates=counts["duplicates"],
             conflicts=counts["conflicts"],
+            kept_below=change.kept_below,
         )
 
 

@@ -1,7 +1,7 @@
 """One hour's change: from readings and what stands already to the files and states to commit."""
 
 from collections import Counter
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -55,6 +55,8 @@ class WholeHour:
         before: the states that stand in the hour.
         bases: per series the state that it started from, None where it started anew.
         rows: what was computed, quarantine and summaries included.
+        kept_below: raw records before this offset were gone, and what they had decoded to was
+            taken instead; 0: all were there.
     """
 
     hour: int
@@ -63,6 +65,7 @@ class WholeHour:
     before: Mapping[SeriesKey, SeriesState]
     bases: Mapping[SeriesKey, Base | None]
     rows: HourRows
+    kept_below: int = 0
 
 
 class HourBuilder:
@@ -112,13 +115,16 @@ class HourBuilder:
             rows=replace(rows, tables=tables),
         )
 
-    def standing(self, table: schema.Table, hour: int) -> pa.Table:
-        """The rows of a table that stand in an hour.
+    def standing(
+        self, table: schema.Table, hour: int, columns: Sequence[str] | None = None
+    ) -> pa.Table:
+        """The rows of a table that stand in an hour; without provenance, or some columns.
 
         Raises:
             StorageError: a file is missing or damaged.
         """
-        return self._current(table, hour)
+        paths = [file.path for file in self._files(table, hour)]
+        return self._store.read(table, paths, columns or table.content.names)
 
     def replacement(
         self, computed: WholeHour, run_id: str, *, settled: bool, equal: Container[str] = ()
@@ -155,6 +161,7 @@ class HourBuilder:
             whole=True,
             rows=_lengths(rows.tables),
             anomalies=_anomalies(rows.activity),
+            kept_below=computed.kept_below,
         )
 
     def extend(

@@ -205,6 +205,15 @@ class Ledger:
         with self.reading() as connection:
             return list(connection.execute(query).scalars())
 
+    def first_hour(self, line: str | None = None) -> int | None:
+        """The oldest hour of a line, or of any, that was ever committed."""
+        query = sa.select(sa.func.min(db.PARTITIONS.c.hour))
+        if line is not None:
+            query = query.where(db.PARTITIONS.c.line == line)
+        with self.reading() as connection:
+            first: int | None = connection.execute(query).scalar()
+        return first
+
     def ranges(self, line: str, hour: int) -> list[tuple[int, int]]:
         """The offset ranges that hold records of an hour, below the watermark."""
         query = (

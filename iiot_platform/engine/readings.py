@@ -1,6 +1,6 @@
 """Readings as columns: the form in which they are decoded, ordered, stored and read back."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -86,6 +86,16 @@ class Readings:
             payload_hash=self.payload_hash[index],
         )
 
+    def with_keys_in_order(self) -> "Readings":
+        """The same readings, their keys those that occur, in the order in which they do."""
+        occurs = np.full(len(self.keys), len(self), np.int64)
+        occurs[self.series[::-1]] = np.arange(len(self))[::-1]
+        order = np.argsort(occurs)[: np.count_nonzero(occurs < len(self))]
+        rank = np.zeros(len(occurs), np.int32)
+        rank[order] = np.arange(len(order), dtype=np.int32)
+        keys = tuple(self.keys[code] for code in order)
+        return replace(self, keys=keys, series=rank[self.series])
+
     def to_table(self) -> pa.Table:
         """As rows of the table `readings`, without provenance."""
         keys = self.keys
@@ -108,12 +118,12 @@ class Readings:
             ),
             "payload_hash": pa.array(self.payload_hash),
         }
-        return pa.table(columns).cast(_without_provenance(schema.READINGS))
+        return pa.table(columns).cast(schema.READINGS.content)
 
     @classmethod
     def from_table(cls, table: pa.Table) -> "Readings":
         """Readings from rows of the table `readings`; provenance is left out."""
-        rows = table.select(_without_provenance(schema.READINGS).names).combine_chunks()
+        rows = table.select(schema.READINGS.content.names).combine_chunks()
         parts = [
             rows.column(name).combine_chunks().dictionary_encode()
             for name in ("kind", "machine_name", "name", "operation")
@@ -177,11 +187,6 @@ def concat(parts: list[Readings]) -> Readings:
     )
 
 
-def _without_provenance(table: schema.Table) -> pa.Schema:
-    dropped = table.names("provenance")
-    return pa.schema([field for field in table.arrow if field.name not in dropped])
-
-
 def _names(codes: npt.NDArray[np.int32], names: list[str]) -> pa.Array:
     return pa.DictionaryArray.from_arrays(pa.array(codes), pa.array(names, pa.string())).cast(
         pa.string()
@@ -211,4 +216,4 @@ def _series(
     return keys, series.astype(np.int32).reshape(-1)
 
 
-_EMPTY = Readings.from_table(_without_provenance(schema.READINGS).empty_table())
+_EMPTY = Readings.from_table(schema.READINGS.content.empty_table())

@@ -12,10 +12,11 @@ import pyarrow as pa
 from iiot_platform.config.line_settings import LineSettings
 from iiot_platform.core.names import SeriesKey
 from iiot_platform.engine.decode import decode
+from iiot_platform.engine.kept_readings import KeptReadings, while_it_lasts
 from iiot_platform.engine.ledger import Ledger
 from iiot_platform.engine.log_reader import LogReader
 from iiot_platform.engine.partition import HourRows, compute, split_hours
-from iiot_platform.engine.readings import concat
+from iiot_platform.engine.readings import Readings, concat
 from iiot_platform.engine.table_store import TableStore
 from iiot_platform.engine.traces import TESTED_TABLES, TestedQuantity, Trace, traces
 
@@ -46,15 +47,22 @@ class Shadow:
     Args:
         log: the capture log.
         ledger: where states and offset ranges are looked up.
+        store: the tables that stand, for readings whose raw records are gone.
         settings: the candidate; it names the line.
         first_hour: the first hour that will be computed.
     """
 
     def __init__(
-        self, log: LogReader, ledger: Ledger, settings: LineSettings, first_hour: int
+        self,
+        log: LogReader,
+        ledger: Ledger,
+        store: TableStore,
+        settings: LineSettings,
+        first_hour: int,
     ) -> None:
         self._log = log
         self._ledger = ledger
+        self._kept = KeptReadings(log, ledger, store, settings.line)
         self._settings = settings
         self._first_hour = first_hour
         self._states: dict[SeriesKey, bytes] = {}
@@ -64,14 +72,10 @@ class Shadow:
         """The rows of an hour.
 
         Raises:
-            StorageError: a record of the hour is no longer in the log.
+            StorageError: a record of the hour can not be read.
         """
         line = self._settings.line
-        parts = []
-        for lo, hi in self._ledger.ranges(line, hour):
-            decoded = decode(self._log.read(line, [(lo, hi)]), self._settings)
-            parts += [rows for found, rows in split_hours(decoded.readings) if found == hour]
-        readings = concat(parts)
+        readings = while_it_lasts(lambda: self._readings(hour), self._log, line)
         new = set(readings.keys) - self._asked
         stored = self._ledger.states(line, new, before=self._first_hour)
         self._states |= {key: base.state.blob for key, base in stored.items()}
@@ -79,6 +83,15 @@ class Shadow:
         rows = compute(readings, self._states, self._settings)
         self._states |= {key: state.blob for key, state in rows.states.items()}
         return rows
+
+    def _readings(self, hour: int) -> Readings:
+        line = self._settings.line
+        present, standing = self._kept.split(hour, self._ledger.ranges(line, hour))
+        parts = [standing.readings]
+        for lo, hi in present:
+            decoded = decode(self._log.read(line, [(lo, hi)]), self._settings)
+            parts += [rows for found, rows in split_hours(decoded.readings) if found == hour]
+        return concat(parts)
 
 
 def replay(
@@ -102,7 +115,7 @@ def replay(
     """
     if not hours:
         return
-    shadow = Shadow(log, ledger, candidate, hours[0])
+    shadow = Shadow(log, ledger, store, candidate, hours[0])
     for hour in hours:
         rows = shadow.compute(hour)
         standing = {

@@ -9,21 +9,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from iiot_platform.core import schema
 from iiot_platform.core.errors import StorageError
-from iiot_platform.core.names import SeriesKey
 from iiot_platform.engine.activity import NO_SERIES
-from iiot_platform.engine.canonical import canonical_hash
 from iiot_platform.engine.code_version import code_version
 from iiot_platform.engine.commit import Commit, DirtyMark, RerunKind
 from iiot_platform.engine.hour import HourBuilder, WholeHour
 from iiot_platform.engine.ledger import Ledger
 from iiot_platform.engine.partitions import code_versions, partition
 from iiot_platform.engine.report import CHECKPOINT, Difference, Reason, SettleReport
+from iiot_platform.engine.row_differences import differing_series
 from iiot_platform.engine.swap import RIPPLE
-from iiot_platform.engine.table_store import with_provenance
 
 if TYPE_CHECKING:
     from iiot_platform.engine.engine import Engine
@@ -118,29 +115,22 @@ class _Stood:
         names = [name for name in schema.TABLES if name not in _SUMMARIES]
         for name in [*names, *_SUMMARIES]:
             table = schema.TABLES[name]
-            new = computed.rows.tables.get(name)
-            fresh = (
-                table.arrow.empty_table() if new is None else with_provenance(table, new, "", "")
-            )
             try:
                 old = self.builder.standing(table, self.hour)
+                different = differing_series(table, old, _fresh(table, computed))
+                other_code = bool(different) and self._other_code(table)
             except StorageError:
                 yield Difference(name, NO_SERIES, "defect")
                 continue
-            if canonical_hash(table, old) == canonical_hash(table, fresh):
-                continue
-            other_code = self._other_code(old)
-            if name in _SUMMARIES:
+            if different and name in _SUMMARIES:
                 reasons = of_activity or {explain.of_line(other_code=other_code)}
                 yield Difference(name, NO_SERIES, min(reasons, key=_BY_WEIGHT.index))
                 continue
-            before, after = _by_series(table, old), _by_series(table, fresh)
-            for series in sorted({*before, *after}):
-                if before.get(series) != after.get(series):
-                    reason = explain.of_series(series, other_code=other_code)
-                    if table is schema.ACTIVITY:
-                        of_activity.add(reason)
-                    yield Difference(name, series, reason)
+            for series in different:
+                reason = explain.of_series(series, other_code=other_code)
+                if table is schema.ACTIVITY:
+                    of_activity.add(reason)
+                yield Difference(name, series, reason)
         yield from self._states(computed, explain)
 
     def _states(self, computed: WholeHour, explain: "_Explanation") -> Iterator[Difference]:
@@ -150,7 +140,7 @@ class _Stood:
         if not changed:
             return
         try:
-            other_code = self._other_code(self.builder.standing(schema.READINGS, self.hour))
+            other_code = self._other_code(schema.READINGS)
         except StorageError:
             other_code = False
         for series in changed:
@@ -167,10 +157,14 @@ class _Stood:
             late=frozenset() if late is None else frozenset(late.column("series").to_pylist()),
         )
 
-    def _other_code(self, old: pa.Table) -> bool:
-        """True where other code has computed some of these rows."""
-        found = code_versions(self.ledger, old.column("run_id").unique().to_pylist())
-        return bool(found - {code_version()})
+    def _other_code(self, table: schema.Table) -> bool:
+        """True where other code has computed some of the rows that stand.
+
+        Raises:
+            StorageError: a file is missing or damaged.
+        """
+        runs = self.builder.standing(table, self.hour, ("run_id",)).column("run_id").unique()
+        return bool(code_versions(self.ledger, runs.to_pylist()) - {code_version()})
 
 
 @dataclass(frozen=True)
@@ -204,34 +198,9 @@ class _Explanation:
         return self.of_series(NO_SERIES, other_code=other_code)
 
 
-_KEY_COLUMNS: Final = ("machine_name", "sensor_name", "state_name", "device_name", "name")
-
-
-def _by_series(table: schema.Table, rows: pa.Table) -> dict[str, str]:
-    """The hash of each series' rows, by series key; of the line's, where they have no series."""
-    names = set(table.arrow.names)
-    if "series" in names:
-        columns = ["series"]
-    elif table.kind is not None or table is schema.READINGS:
-        columns = [
-            name for name in ("kind", *_KEY_COLUMNS, "operation", "operation_type") if name in names
-        ]
-    else:
-        return {NO_SERIES: canonical_hash(table, rows)}
-    found: dict[str, str] = {}
-    for parts in rows.group_by(columns, use_threads=False).aggregate([]).to_pylist():
-        match = None
-        for name, value in parts.items():
-            here = pc.equal(rows.column(name), value)
-            match = here if match is None else pc.and_(match, here)
-        found[_series_text(table, parts)] = canonical_hash(table, rows.filter(match))
-    return found
-
-
-def _series_text(table: schema.Table, parts: Mapping[str, str]) -> str:
-    if "series" in parts:
-        return parts["series"]
-    kind = parts.get("kind") or table.kind or ""
-    machine, name = (parts[column] for column in _KEY_COLUMNS if column in parts)
-    operation = parts.get("operation") or parts.get("operation_type") or ""
-    return SeriesKey(kind, machine, name, operation).text
+def _fresh(table: schema.Table, computed: WholeHour) -> pa.Table:
+    """The rows of a table that were computed, provenance left out."""
+    rows = computed.rows.tables.get(table.name)
+    if rows is None:
+        return table.content.empty_table()
+    return rows.select(table.content.names).cast(table.content)

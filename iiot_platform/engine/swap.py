@@ -169,6 +169,7 @@ def _write_batch(connection: sa.Connection, commit: Commit, now_ms: int) -> int:
                 "rows": dict(change.rows),
                 "anomalies": change.anomalies,
                 "files": [f.added.path for f in change.files if f.added is not None],
+                **({"kept_below": change.kept_below} if change.kept_below else {}),
             }
             for change in commit.hours
         ],

@@ -13,6 +13,7 @@ def test_nothing_needs_to_be_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert settings.plant_path == tmp_path / "var" / "plant.yaml"
     assert settings.influx is None
     assert settings.dagster_url == "http://127.0.0.1:3000"
+    assert settings.grafana_url is settings.report_url is None
 
 
 def test_a_plant_file_here_comes_before_that_of_the_home(
@@ -60,6 +61,7 @@ def test_an_empty_variable_counts_as_not_set() -> None:
     [
         ({"INFLUX_URL": "127.0.0.1:8086"}, "INFLUX_URL: should be a URL"),
         ({"DAGSTER_UI_URL": "http://"}, "DAGSTER_UI_URL: should be a URL"),
+        ({"GRAFANA_URL": "grafana:3000"}, "GRAFANA_URL: should be a URL"),
         ({"INFLUX_URL": "http://x", "INFLUX_TOKEN_FILE": "/none"}, "can not read '/none'"),
         ({"INFLUX_URL": "http://x", "INFLUX_TOKEN": "a", "INFLUX_TOKEN_FILE": "b"}, "keep one"),
         ({"INFLUX_URL": "http://x", "INFLUX_TOKEN_FILE": "/dev/null"}, "'/dev/null' is empty"),

@@ -10,7 +10,7 @@ from iiot_platform.orchestration.naming import ASSET_TABLES
 from iiot_platform.sinks.drain import DrainReport
 from tests.servers.site import Site
 
-CHECKS = ("completeness", "freshness", "live_equals_rerun")
+CHECKS = ("completeness", "lag_within_bound", "live_equals_rerun")
 
 
 def backfill(site: Site, tables: list[str], first: int, last: int) -> ExecuteInProcessResult:
@@ -72,7 +72,7 @@ def test_an_open_hour_is_not_compared(filled: Site) -> None:
     result = backfill(filled, list(ASSET_TABLES), filled.hour, filled.hour)
     assert result.success
     found = {event.check_name for event in result.get_asset_check_evaluations()}
-    assert found == {"completeness", "freshness"}
+    assert found == {"completeness", "lag_within_bound"}
 
 
 def test_chosen_tables_alone_are_told(filled: Site) -> None:

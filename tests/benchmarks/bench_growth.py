@@ -17,7 +17,7 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -134,7 +134,10 @@ def _figures(instance: DagsterInstance, day: int) -> dict[str, Any]:
 def growth(storage: str, days: int, batches: int) -> dict[str, Any]:
     """Disk use at the end of every day, and what an hour adds from the second day on."""
     with site(storage) as at:
-        found: Sequence[dict[str, Any]] = list(days_of(at, days, batches))
+        found: list[dict[str, Any]] = []
+        for figures in days_of(at, days, batches):
+            found.append(figures)
+            sys.stderr.write(f"{storage}: {figures}\n")
     first, last = found[min(_FIRST_DAY, days) - 1], found[-1]
     hours = max(1, last["day"] - first["day"]) * DAY_H
     return {

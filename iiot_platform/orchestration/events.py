@@ -31,8 +31,13 @@ if TYPE_CHECKING:  # the client behind it takes long to import, and is not alway
     from iiot_platform.sinks.drain import DrainReport
 
 _TESTED: Final = tested(ASSET_TABLES.values())
-_OF_READINGS: Final = frozenset({"checkpoint_in", "checkpoint_out", "segments_hash"})
-"""What is one for all tables of an hour and can not be plotted: told with its readings alone."""
+_OF_READINGS: Final = frozenset(
+    {
+        *("checkpoint_in", "checkpoint_out", "code_version", "segments", "segments_hash"),
+        *("offsets", "duplicates", "conflicts"),
+    }
+)
+"""What is one for all tables of an hour: told with its readings alone, since events are kept."""
 _SHOWN_HOLES: Final = 5
 _SHOWN_DIFFERENCES: Final = 50
 _DIFFERENCES: Final = TableSchema([TableColumn(name) for name in ("table", "series", "reason")])

@@ -41,10 +41,6 @@ _ATTEMPTED: Final = (
     DagsterEventType.ASSET_MATERIALIZATION_PLANNED.value,
     DagsterEventType.ASSET_FAILED_TO_MATERIALIZE.value,
 )
-_CHECKED: Final = (
-    DagsterEventType.ASSET_CHECK_EVALUATION.value,
-    DagsterEventType.ASSET_CHECK_EVALUATION_PLANNED.value,
-)
 _OF_THE_RUN: Final = "PIPELINE_%"
 
 Partitions = Collection[tuple[str, str]]
@@ -185,7 +181,7 @@ class Pruning:
         self.pruned.runs += len(gone)
 
     def _strip(self, connection: Connection, ids: Sequence[str]) -> None:
-        """Deletes what does not stand of runs that stay."""
+        """Deletes what does not stand of runs that stay; checks stand as executions."""
         newer = _events.alias("newer")
         kind = _events.c.dagster_event_type
         replaced = sa.and_(
@@ -193,7 +189,7 @@ class Pruning:
         )
         said = sa.or_(
             kind.is_(None),
-            sa.and_(kind.not_in((*_STANDING, *_ATTEMPTED, *_CHECKED)), kind.not_like(_OF_THE_RUN)),
+            sa.and_(kind.not_in((*_STANDING, *_ATTEMPTED)), kind.not_like(_OF_THE_RUN)),
         )
         found = sa.select(_events.c.id).where(_events.c.run_id.in_(ids), sa.or_(replaced, said))
         rows = [row[0] for row in connection.execute(found)]

@@ -168,7 +168,7 @@ class CaptureService:
             events = source.drain()
             batch.add(source.name, events)
             self._statistics.received[source.name] += len(events)
-            self._statistics.held[source.name] += len(events)
+            self._statistics.held[source.name] = batch.waiting(source.name)
         sealed, changes = self._collect_sealed(), self._upkeep.pending
         if self._disk.full:
             return self._hold(sealed, changes)

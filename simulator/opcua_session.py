@@ -28,8 +28,9 @@ _CHUNK_MS: Final = 2_000
 _SAMPLE_MS: Final = 60_000
 """Within this every device says something that shows its fields."""
 _LOOK_S: Final = 0.05
-_LINGER_S: Final = 0.5
-"""What was written last is still to be published when the plant ends."""
+_LINGER_S: Final = 20.0
+"""So long a plant that has ended is served at most until subscribers have all of it."""
+_QUIET_S: Final = 0.5
 _REPORT_S: Final = 1.0
 
 
@@ -139,7 +140,7 @@ class _Session:
                 messages = messages or self._messages(now_ms())
                 await self._play(server, plant, messages)
                 if self._ended():
-                    await asyncio.sleep(_LINGER_S)
+                    await _all_published(server)
             finally:
                 await server.stop()
             if self._trouble.restart_s is not None:
@@ -266,6 +267,17 @@ class _Session:
         replace(self._files.folder / STATS_FILE, stats.encoded())
         if self._on_progress is not None:
             self._on_progress(stats)
+
+
+async def _all_published(server: Server) -> None:
+    """Returns once subscribers have acknowledged what was written, or do not listen for long."""
+    deadline = time.monotonic() + _LINGER_S
+    quiet_since = time.monotonic()
+    while (now := time.monotonic()) < deadline and now - quiet_since < _QUIET_S:
+        subscriptions = server.iserver.subscription_service.subscriptions.values()
+        if any(one._triggered_datachanges for one in subscriptions):  # noqa: SLF001 - said nowhere else
+            quiet_since = now
+        await asyncio.sleep(_LOOK_S)
 
 
 def _monitored(server: Server) -> int:

@@ -87,6 +87,10 @@ class Batch:
             for source in sources
         }
 
+    def waiting(self, source: str) -> int:
+        """How much of a source waits to be acknowledged."""
+        return len(self._tokens.get(source, ())) + len(self._other_tokens.get(source, ()))
+
     def _start_session(self, session: str) -> None:
         self.started.add(session)
         self.deliveries[session] = {}

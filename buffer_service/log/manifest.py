@@ -151,22 +151,31 @@ def apply(connection: sqlite3.Connection, change: Change, now_us: int) -> bool:
     return True
 
 
-def _stand(connection: sqlite3.Connection, segments: Sequence[Segment]) -> bool:
-    return all(
-        connection.execute(
-            "SELECT 1 FROM segments WHERE stream = ? AND lo = ? AND hi = ? AND path = ?",
-            (segment.stream, segment.lo, segment.hi, segment.path),
-        ).fetchone()
-        for segment in segments
-    )
+_SPAN: Final = "stream = ? AND lo >= ? AND lo < ?"
+
+
+def _span(listed: Sequence[Segment]) -> tuple[str, int, int]:
+    """What `_SPAN` needs to name neighbours."""
+    return listed[0].stream, listed[0].lo, listed[-1].hi
+
+
+def _stand(connection: sqlite3.Connection, listed: Sequence[Segment]) -> bool:
+    """True where neighbours are listed as they were, and nothing else between them."""
+    query = f"SELECT lo, hi, path FROM segments WHERE {_SPAN} ORDER BY lo"
+    found = connection.execute(query, _span(listed)).fetchall()
+    return found == [(one.lo, one.hi, one.path) for one in listed]
 
 
 def _take_out(
-    connection: sqlite3.Connection, segments: Sequence[Segment], now_us: int, keep: str = ""
+    connection: sqlite3.Connection, listed: Sequence[Segment], now_us: int, keep: str = ""
 ) -> None:
-    for segment in segments:
-        _delete(connection, segment)
-    note_unlisted(connection, [one.path for one in segments if one.path != keep], now_us)
+    # two statements for thousands of segments: commits wait for them
+    span = _span(listed)
+    connection.execute(
+        f"INSERT OR REPLACE INTO unlisted SELECT path, ? FROM segments WHERE {_SPAN} AND path != ?",
+        (now_us, *span, keep),
+    )
+    connection.execute(f"DELETE FROM segments WHERE {_SPAN}", span)
 
 
 def note_unlisted(connection: sqlite3.Connection, paths: Sequence[str], now_us: int) -> None:

@@ -187,7 +187,7 @@ class DemoInstallation:
             "--wait-for-subscriber",
             *self._played(self.opcua_lines),
         )
-        return Command("opcua-simulator", argv, self.environ, nice=_SIMULATOR_NICE // 2)
+        return Command("opcua-simulator", argv, self.environ)
 
     def _played(self, lines: tuple[str, ...]) -> tuple[str, ...]:
         scenario = self.options.scenario

@@ -51,7 +51,7 @@ def adopt(ledger: Ledger, export: Export, part: LedgerPart) -> bool:
         StorageError: the ledger knows the line already.
     """
     line = export.line
-    with ledger.transaction() as connection:
+    with ledger.transaction(line) as connection:
         known = connection.execute(
             sa.select(db.LINES.c.watermark).where(db.LINES.c.line == line)
         ).scalar()

@@ -141,7 +141,13 @@ class MessageDecoder:
             DecodeError: the message goes to the quarantine; nothing was appended.
         """
         machine, device = self._place(topic)
-        head, found = payloads.parse(payload)
+        try:
+            head, found = payloads.parse(payload)
+        except DecodeError:
+            nothing = None if quality.is_good(code) else payloads.signal_without_value(payload)
+            if nothing is None:
+                raise
+            head, found = nothing, ()
         ts = head.TimeStamp
         if ts.__class__ is not int:
             ts, stamped = self._time(ts, received, source_us, code)

@@ -116,6 +116,22 @@ def parse(payload: bytes) -> tuple[Payload, Sequence[Values]]:
         raise DecodeError("too_deep", "nested deeper than a device's payload can be") from error
 
 
+def signal_without_value(payload: bytes) -> Payload | None:
+    """The header of a signal whose source says that it has no value, NaN in its place.
+
+    None where the payload is something else.
+    """
+    try:
+        fields = _generic.decode(payload)
+        if fields.pop("SensorValue", UNSET) is not None:
+            return None
+        head = msgspec.convert(fields, Payload)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    head.SensorValue = NAN
+    return head
+
+
 def _reason(message: str) -> str:
     if "out of range" in message:
         return "not_finite"

@@ -10,6 +10,7 @@ from typing import Self
 from paho.mqtt.publish import multiple
 
 from buffer_service.broker_watch import TOPIC, BrokerWatch
+from buffer_service.disk import Space
 from buffer_service.metrics import BufferCollector, unhealthy, unready
 from buffer_service.service import CaptureService
 from iiot_platform.config.endpoint import EndpointSettings
@@ -149,6 +150,25 @@ def test_a_log_that_can_not_be_written_is_named(tmp_path: Path) -> None:
             other.execute("ROLLBACK")
         until(lambda: buffer.state() == (200, {}))
         assert buffer.value('iiot_buffer_unacknowledged_messages{source="mqtt"}') == 0
+
+
+def test_a_disk_that_is_full_is_named(tmp_path: Path) -> None:
+    with broker(tmp_path / "broker") as server, Buffer(tmp_path, server.port) as buffer:
+        until(lambda: buffer.state() == (200, {}))
+        disk = buffer.service._disk
+        real, disk._space = disk._space, lambda _folder: Space(total=10**12, free=1)
+        until(lambda: "free" in buffer.state()[1].get("storage", ""))
+        assert buffer.state("healthz") == (200, {})
+        assert buffer.value("iiot_buffer_storage_failing") == 1
+        send(server, "line1/m/a", 5)
+        until(lambda: buffer.value('iiot_buffer_unacknowledged_messages{source="mqtt"}') == 5)
+        disk._space = real
+        until(lambda: buffer.state() == (200, {}))
+        until(
+            lambda: (
+                buffer.value('iiot_buffer_messages_captured_total{line="line1",source="mqtt"}') == 5
+            )
+        )
 
 
 def test_a_buffer_that_has_stopped_is_not_healthy(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from iiot_platform.config.settings import Settings
 from iiot_platform.orchestration import processes
 from iiot_platform.orchestration.instance import CONFIG_FOLDER, prepare_instance
 
-START_TIMEOUT_S = 120.0
+START_TIMEOUT_S = 240.0
 STOP_TIMEOUT_S = 20.0
 ANSWER_TIMEOUT_S = 60.0
 """A reload of the code location takes ten seconds where the machine is busy."""

@@ -7,7 +7,8 @@ from iiot_platform.core.capture_log import Record
 from iiot_platform.core.clock import now_ms
 from iiot_platform.core.paths import Home
 from iiot_platform.demo import outcome
-from iiot_platform.demo.outcome import Latency
+from iiot_platform.demo.outcome import Captured, Latency, OpcUaCounts
+from iiot_platform.demo.progress import Published
 from iiot_platform.engine.engine import Engine
 from simulator.labels import Label
 from tests.servers.capture_log import write_segments
@@ -115,3 +116,27 @@ def test_a_repetition_does_not_stand_in_for_what_is_missing(home: Home, start_ms
 
     assert outcome.repeated(home, "line1", 0, ROWS + 1) == 1
     assert len(outcome.losses(home, {"line1": ROWS + 1}, {"line1": (0, ROWS + 1)})) == 1
+
+
+def test_values_over_opc_ua_are_counted_once_and_history_apart(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+
+    def value(at: int, number: float, *, kept: bool = False) -> Record:
+        payload = f'{{"SensorValue":{number}}}'.encode()
+        return Record("opcua", "line2/oven/flow", payload, at, at, at, 0, kept)
+
+    records = [value(1, 1.5), value(2, 1.5), value(2, 1.5), value(0, 9.5, kept=True)]
+    records.append(Record("opcua", "$gap/opcua", b"{}", 3))
+    write_segments(home, "line2", records)
+
+    found = outcome.captured(home, "line2", 0, len(records))
+
+    assert found == Captured(live=2, history=1, gaps=1)
+    assert outcome.values_missing({"line2": 2}, {"line2": found}) == []
+    assert outcome.values_missing({"line2": 3}, {"line2": found}) == [
+        "line 'line2': 3 values shown by the OPC UA server, 2 captured (1 gaps in the log)"
+    ]
+    served = Published(total=5, shown_per_line={"line2": 2})
+    counts = outcome.opcua(served, {"line2": found})
+    assert counts == OpcUaCounts(written=5, shown=2, captured=2, history=1, gaps=1)
+    assert outcome.opcua(Published(), {}) is None

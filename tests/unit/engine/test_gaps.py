@@ -1,6 +1,7 @@
 """Gaps that the buffer wrote stand in their table; a damaged one stops nothing."""
 
 import json
+import math
 
 from iiot_platform.core import schema
 from iiot_platform.core.capture_log import GAP_TOPIC, Record
@@ -50,9 +51,43 @@ def test_a_damaged_gap_is_quarantined(home: Home) -> None:
     assert len(rows_of(engine, schema.SIGNALS, hour)) == 1
 
 
-def test_a_bad_value_that_is_none_says_so(home: Home) -> None:
-    nothing = signal("t", BASE_MS, 1.0)._replace(payload=b'{"SensorValue": null}', quality=BAD)
-    engine = engine_at(home.root, [nothing])
+def test_a_bad_signal_without_a_value_is_a_row_that_no_detector_learns_from(home: Home) -> None:
+    missing = range(30, 40)
+    records = [
+        signal("t", BASE_MS + 1_000 * i, 20.0 + i % 7)._replace(source_ts=1_000 * BASE_MS + i)
+        for i in range(60)
+    ]
+    for i in missing:
+        at_us = 1_000 * (BASE_MS + 1_000 * i)
+        payload = b'{"SensorValue": null}'
+        records[i] = records[i]._replace(payload=payload, source_ts=at_us, quality=BAD)
+    engine = engine_at(home.root, records)
+    drain(engine, [7])
+    hour = hour_of(BASE_MS)
+    readings = rows_of(engine, schema.READINGS, hour).sort_by("ts").to_pylist()
+    assert [i for i, row in enumerate(readings) if row["quality"] == BAD] == list(missing)
+    assert all(math.isnan(readings[i]["values"][0]) for i in missing)
+    assert len(rows_of(engine, schema.QUARANTINE, hour)) == 0
+    verdicts = rows_of(engine, schema.SIGNAL_ANOMALIES, hour).sort_by("ts").to_pylist()
+    assert {verdicts[i]["status"] for i in missing} == {"bad_quality"}
+
+    without = [record for i, record in enumerate(records) if i not in missing]
+    other = engine_at(home.root / "other", without)
+    drain(other, [7])
+    same = rows_of(other, schema.SIGNAL_ANOMALIES, hour).sort_by("ts").to_pylist()
+    for row, alike in zip(
+        [row for i, row in enumerate(verdicts) if i not in missing], same, strict=True
+    ):
+        assert (row["model_avg"], row["model_std"]) == (alike["model_avg"], alike["model_std"])
+    before = contents(engine)
+    engine.rerun(LINE, hour, run_id="again")
+    assert contents(engine) == before
+
+
+def test_a_signal_without_a_value_that_is_called_good_is_set_aside(home: Home) -> None:
+    good = signal("t", BASE_MS, 1.0)._replace(payload=b'{"SensorValue": null}')
+    state = signal("s", BASE_MS, 1.0)._replace(payload=b'{"StateValue": null}', quality=BAD)
+    engine = engine_at(home.root, [good, state])
     report = engine.run_batch(LINE, run_id="live")
     assert report is not None
-    assert report.quarantined == {"bad_quality": 1}
+    assert report.quarantined == {"wrong_type": 1, "bad_quality": 1}

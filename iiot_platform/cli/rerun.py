@@ -172,8 +172,8 @@ def _hour(engine: Engine, line: str, hour: int, run_id: str, under: Under) -> Se
 
     def compute() -> SettleReport:
         if under is Under.CURRENT:
-            return engine.recompute(line, hour, run_id=run_id, settings="current", kind="backfill")
-        return engine.recompute(line, hour, run_id=run_id)
+            return engine.rerun(line, hour, run_id=run_id, settings="current", kind="backfill")
+        return engine.rerun(line, hour, run_id=run_id)
 
     for _ in range(_TRIES - 1):
         try:

@@ -44,7 +44,9 @@ def backfill(
 def _computed(engine: Engine, line: str, hour: int, run_id: str) -> HourReport:
     for _ in range(_ATTEMPTS - 1):
         try:
-            return engine.rerun(line, hour, run_id=run_id, settings="current", kind="backfill")
+            return engine.rerun(
+                line, hour, run_id=run_id, settings="current", kind="backfill"
+            ).report
         except CommitLostError:
             continue
-    return engine.rerun(line, hour, run_id=run_id, settings="current", kind="backfill")
+    return engine.rerun(line, hour, run_id=run_id, settings="current", kind="backfill").report

@@ -1,7 +1,7 @@
 """Reads the capture log: files from the manifest, never from a glob."""
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -77,17 +77,30 @@ class LogReader:
         )
         return int(rows[0][0] or lo) if rows else lo
 
-    def read(self, stream: str, ranges: Iterable[tuple[int, int]]) -> pa.Table:
-        """The records of half-open offset ranges, in offset order.
+    def read(
+        self,
+        stream: str,
+        ranges: Iterable[tuple[int, int]],
+        columns: Sequence[str] = SEGMENT_SCHEMA.names,
+    ) -> pa.Table:
+        """The records of half-open offset ranges, in offset order; whole or some columns of them.
+
+        Args:
+            stream: name of the stream.
+            ranges: half-open.
+            columns: those to read, `offset` among them.
 
         Raises:
             StorageError: a record of the ranges is not there, or a file can not be read.
         """
+        wanted = pa.schema([SEGMENT_SCHEMA.field(name) for name in columns])
         files: dict[Path, pa.Table] = {}
-        parts = [self._read_range(stream, lo, hi, files) for lo, hi in ranges if hi > lo]
-        return pa.concat_tables(parts) if parts else SEGMENT_SCHEMA.empty_table()
+        parts = [self._read_range(stream, lo, hi, wanted, files) for lo, hi in ranges if hi > lo]
+        return pa.concat_tables(parts) if parts else wanted.empty_table()
 
-    def _read_range(self, stream: str, lo: int, hi: int, files: dict[Path, pa.Table]) -> pa.Table:
+    def _read_range(
+        self, stream: str, lo: int, hi: int, wanted: pa.Schema, files: dict[Path, pa.Table]
+    ) -> pa.Table:
         """One range; `files` holds those of the range before, since one file may serve many."""
         segments = self.segments(stream, lo, hi)
         if not segments:
@@ -95,7 +108,7 @@ class LogReader:
                 f"stream '{stream}' has no segment for offsets [{lo}, {hi}) in {self._manifest}"
             )
         try:
-            found = {s.path: files.get(s.path) or _read_file(s.path) for s in segments}
+            found = {s.path: files.get(s.path) or _read_file(s.path, wanted) for s in segments}
         except (OSError, pa.ArrowException) as error:
             raise StorageError(f"segments of stream '{stream}' can not be read: {error}") from error
         files.clear()
@@ -136,7 +149,7 @@ class LogReader:
             raise StorageError(f"{self._manifest} can not be read: {error}") from error
 
 
-def _read_file(path: Path) -> pa.Table:
+def _read_file(path: Path, wanted: pa.Schema) -> pa.Table:
     """The records of one segment; a reader of one file costs a tenth of a query or a data set."""
     with pq.ParquetFile(path, memory_map=False) as file:
-        return file.read(columns=SEGMENT_SCHEMA.names, use_threads=False).cast(SEGMENT_SCHEMA)
+        return file.read(columns=wanted.names, use_threads=False).select(wanted.names).cast(wanted)

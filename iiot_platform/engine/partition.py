@@ -64,6 +64,9 @@ NO_ROWS: Final = HourRows({}, activity_of(()), {}, Counter())
 def split_hours(readings: Readings) -> Iterator[tuple[int, Readings]]:
     """The readings of each hour that occurs, oldest hour first."""
     hours = hour_of_each(readings.ts)
+    if len(hours) and hours.min() == hours.max():
+        yield int(hours[0]), readings
+        return
     for hour in np.unique(hours):
         yield int(hour), readings.take(hours == hour)
 

@@ -6,18 +6,21 @@ are handed on in memory, and only the hour at hand is held.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Final
 
 import pyarrow as pa
 
 from iiot_platform.config.line_settings import LineSettings
 from iiot_platform.core.names import SeriesKey
-from iiot_platform.engine.decode import decode
+from iiot_platform.engine.hour_log import logged
 from iiot_platform.engine.ledger import Ledger
 from iiot_platform.engine.log_reader import LogReader
-from iiot_platform.engine.partition import HourRows, compute, split_hours
-from iiot_platform.engine.readings import concat
+from iiot_platform.engine.partition import HourRows, compute
 from iiot_platform.engine.table_store import TableStore
 from iiot_platform.engine.traces import TESTED_TABLES, TestedQuantity, Trace, traces
+
+_ROWS: Final = 200_000
+"""Records that are held at a time, about."""
 
 
 @dataclass(frozen=True)
@@ -67,11 +70,8 @@ class Shadow:
             StorageError: a record of the hour is no longer in the log.
         """
         line = self._settings.line
-        parts = []
-        for lo, hi in self._ledger.ranges(line, hour):
-            decoded = decode(self._log.read(line, [(lo, hi)]), self._settings)
-            parts += [rows for found, rows in split_hours(decoded.readings) if found == hour]
-        readings = concat(parts)
+        ranges = self._ledger.ranges(line, hour)
+        readings = logged(self._log, hour, ranges, self._settings, rows=_ROWS).readings
         new = set(readings.keys) - self._asked
         stored = self._ledger.states(line, new, before=self._first_hour)
         self._states |= {key: base.state.blob for key, base in stored.items()}

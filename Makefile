@@ -36,9 +36,11 @@ fmt: dev  ## format, and mend what the linter can mend
 bench: dev servers  ## run the benchmarks and show their figures
 	@for bench in tests/benchmarks/bench_*.py; do python -m tests.benchmarks.$$(basename $$bench .py); done
 
-dashboards: dev  ## write the Grafana dashboards and docs/tables.md from the declared tables
+dashboards: dev  ## write dashboards, alerts and the references in docs/ from what is declared
 	@python -m tools.dashboards
 	@python -m tools.tables
+	@python -m tools.metrics
+	@python -m tools.alerts
 
 lock:  ## resolve pyproject.toml into the lock files again (UPGRADE=1: newest versions)
 	@command -v $(UV) >/dev/null || { echo "error: 'make lock' needs uv; install it with 'pip install uv'" >&2; exit 1; }

@@ -6,22 +6,42 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from buffer_service.log.seal import Steps, no_step
+from buffer_service.broker_watch import BrokerWatch
+from buffer_service.log.segment_file import Steps, no_step
+from buffer_service.metrics import BufferCollector, unhealthy, unready
 from buffer_service.service import CaptureService
-from iiot_platform.config.plant import Plant
+from iiot_platform.config.endpoint import EndpointError, EndpointSettings
+from iiot_platform.config.plant import MqttSource, Plant
 from iiot_platform.config.plant_file import load_plant
+from iiot_platform.config.settings import Settings
 from iiot_platform.core.errors import PlatformError
 from iiot_platform.core.paths import Home
+from iiot_platform.metrics.endpoint import MetricsServer
 
 logger = logging.getLogger("buffer_service")
 
 _CHECK_S = 1.0
 
 
-def serve(home: Home, plant: Plant, *, steps: Steps = no_step) -> int:
-    """Capture until SIGTERM or SIGINT; returns the exit code."""
+def serve(
+    home: Home,
+    plant: Plant,
+    *,
+    steps: Steps = no_step,
+    metrics: EndpointSettings | None = None,
+) -> int:
+    """Capture until SIGTERM or SIGINT; returns the exit code.
+
+    Args:
+        home: where the capture log lies.
+        plant: sources and lines.
+        steps: told each step that a crash may follow; for tests.
+        metrics: where metrics and health are served; None: nowhere.
+    """
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
     )
@@ -33,7 +53,7 @@ def serve(home: Home, plant: Plant, *, steps: Steps = no_step) -> int:
     except PlatformError as error:
         logger.error("%s", error)  # noqa: TRY400 - the message says it all
         return 1
-    with service:
+    with service, _told(service, home, plant, metrics):
         logger.info("capturing %s into %s", ", ".join(plant.line_names), home.capture)
         while not stopping.is_set():
             if service.wait(0):
@@ -44,6 +64,31 @@ def serve(home: Home, plant: Plant, *, steps: Steps = no_step) -> int:
     return 0
 
 
+@contextmanager
+def _told(
+    service: CaptureService, home: Home, plant: Plant, settings: EndpointSettings | None
+) -> Iterator[None]:
+    """Serve metrics meanwhile; where that can not be, capturing goes on all the same."""
+    with ExitStack() as stack:
+        if settings is not None:
+            watches = [BrokerWatch(s) for s in plant.sources if isinstance(s, MqttSource)]
+            try:
+                server = MetricsServer(
+                    settings,
+                    BufferCollector(service, home, plant, watches),
+                    healthy=lambda: unhealthy(service),
+                    ready=lambda: unready(service),
+                )
+            except EndpointError as error:
+                logger.error("%s (IIOT_BUFFER_METRICS)", error)  # noqa: TRY400 - says it all
+            else:
+                for watch in watches:
+                    stack.enter_context(watch)
+                stack.enter_context(server)
+                logger.info("metrics: %s/metrics", server.url)
+        yield
+
+
 def main() -> int:
     """Read the arguments and serve."""
     parser = argparse.ArgumentParser("buffer_service", description=__doc__)
@@ -52,10 +97,11 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         plant = load_plant(arguments.plant, os.environ)
+        metrics = Settings.from_environ(os.environ).buffer_metrics
     except PlatformError as error:
         sys.stderr.write(f"{error}\n")
         return 1
-    return serve(Home(arguments.home.absolute()), plant)
+    return serve(Home(arguments.home.absolute()), plant, metrics=metrics)
 
 
 if __name__ == "__main__":

@@ -70,6 +70,10 @@ class Source(Protocol):
     def status(self) -> SourceStatus:
         """The state of the connection; safe to ask from any thread."""
 
+    @property
+    def works(self) -> bool:
+        """True while the source's thread or task goes on; safe to ask from any thread."""
+
     def start(self) -> None:
         """Connect, and reconnect for ever, in a thread of the source's own."""
 

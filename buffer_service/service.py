@@ -3,13 +3,17 @@
 import logging
 import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from buffer_service.disk import DiskGuard
 from buffer_service.log import seal
+from buffer_service.log.batch import Batch
 from buffer_service.log.capture import CaptureLog
-from buffer_service.log.manifest import Segment
-from buffer_service.log.seal import Steps, no_step
+from buffer_service.log.manifest import Change, Loss, Segment
+from buffer_service.log.segment_file import Steps, no_step
+from buffer_service.log.upkeep import Upkeep
 from buffer_service.sources.backoff import Backoff
 from buffer_service.sources.event_loop import EventLoopThread
 from buffer_service.sources.mqtt import MqttReceiver
@@ -53,7 +57,16 @@ class CaptureService:
             home,
             tail_length=2 * max(windows, default=0),
             segment_rows=plant.buffer.seal_rows,
+            names=plant.line_names,
             steps=steps,
+        )
+        self._disk = DiskGuard(
+            home.capture,
+            warn_free=plant.buffer.disk_warn_free,
+            stop_free=plant.buffer.disk_stop_free,
+        )
+        self._upkeep = Upkeep(
+            home, plant.buffer, bytes_wanted=lambda: self._disk.wanted, steps=steps
         )
         loop = EventLoopThread()
         self._sources: list[Source] = [
@@ -62,14 +75,20 @@ class CaptureService:
             else _opcua_receiver(home, plant, source, loop, self._wake, away.get(source.name))
             for source in plant.sources
         ]
-        self._statistics = Statistics(self._log.next_offsets, plant.line_names)
+        self._statistics = Statistics(
+            self._log.next_offsets, plant.line_names, [source.name for source in plant.sources]
+        )
         self._statistics.missing_files = self._log.missing_files
+        self._statistics.rebuilt = self._log.rebuilt
+        self._statistics.disk = self._disk.report
+        self._statistics.upkeep = self._upkeep.report.as_json
+        self._upkeep.report.damaged += self._log.damaged
         self._batch = self._log.new_batch()
         self._sealer = ThreadPoolExecutor(1, thread_name_prefix="seal")
         self._sealing: Future[tuple[list[Segment], float]] | None = None
         self._sealed: list[Segment] = []
-        self._seal_failed = False
         self._seal_at = 0.0
+        self._turned_at = time.monotonic()
         self._retry = Backoff(first_s=self._settings.commit_interval_s, cap_s=_LONGEST_RETRY_S)
         self._thread = threading.Thread(target=self._run, name="commit")
 
@@ -84,6 +103,7 @@ class CaptureService:
         """Connect the sources and begin to commit."""
         seal.warm()
         self._thread.start()
+        self._upkeep.start()
         for source in self._sources:
             source.start()
 
@@ -91,6 +111,7 @@ class CaptureService:
         """Commit and acknowledge what has come, disconnect, seal, close; within five seconds."""
         self._stopping.set()
         self._wake.set()
+        self._upkeep.stop()
         if self._thread.is_alive():
             self._thread.join(_THREAD_STOP_S)
         self._sealer.shutdown()
@@ -100,6 +121,20 @@ class CaptureService:
         """True once the service has ended by itself, which only a bug makes it do."""
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
+
+    @property
+    def counts(self) -> Statistics:
+        """What was counted until now, to be read alone."""
+        return self._statistics
+
+    @property
+    def sources(self) -> "Sequence[Source]":
+        """Where messages come from."""
+        return self._sources
+
+    def stopped_turning_s(self) -> float | None:
+        """Seconds since the commit loop's last turn; None where its thread does not live."""
+        return time.monotonic() - self._turned_at if self._thread.is_alive() else None
 
     def statistics(self) -> dict[str, Any]:
         """What the status file holds, as of now."""
@@ -113,6 +148,7 @@ class CaptureService:
         while not self._stopping.is_set():
             self._wake.wait(wait_s)
             self._wake.clear()
+            self._turned_at = time.monotonic()
             wait_s = interval_s if self._commit() else self._pause()
             self._seal_when_due()
             if time.monotonic() >= status_at:
@@ -129,17 +165,17 @@ class CaptureService:
         """One transaction, then the acknowledgements; False keeps the batch for another try."""
         batch = self._batch
         for source in self._sources:
-            batch.add(source.name, source.drain())
-        sealed = self._collect_sealed()
-        if not batch and not sealed:
+            events = source.drain()
+            batch.add(source.name, events)
+            self._statistics.received[source.name] += len(events)
+            self._statistics.held[source.name] += len(events)
+        sealed, changes = self._collect_sealed(), self._upkeep.pending
+        if self._disk.full:
+            return self._hold(sealed, changes)
+        if not batch and not sealed and not changes:
             return True
         began = time.monotonic()
-        try:
-            self._log.commit(batch, sealed)
-        except StorageError as error:
-            if not self._statistics.storage_error:
-                logger.error("%s", error)  # noqa: TRY400 - the message says it all
-            self._statistics.storage_error = str(error)
+        if not self._written(batch, sealed, changes):
             return False
         self._statistics.commits.add(time.monotonic() - began)
         if self._statistics.storage_error:
@@ -149,11 +185,38 @@ class CaptureService:
         tokens = batch.tokens()
         for source in self._sources:
             source.acknowledge(tokens.get(source.name, ()))
+            self._statistics.held[source.name] = 0
         self._steps("commit.acknowledged")
         self._count(batch.records, batch.dropped)
-        self._sealed = []
         self._batch = self._log.new_batch()
         return True
+
+    def _written(self, batch: Batch, sealed: Sequence[Segment], changes: Sequence[Change]) -> bool:
+        """True where a transaction is durable; False, and said once, where the disk refuses."""
+        try:
+            self._log.commit(batch, sealed, changes)
+        except StorageError as error:
+            if not self._statistics.storage_error:
+                logger.error("%s", error)  # noqa: TRY400 - the message says it all
+            self._statistics.storage_error = str(error)
+            self._statistics.storage_failures["commit"] += 1
+            return False
+        self._statistics.segments += len(sealed)
+        self._sealed = []
+        if changes:
+            self._upkeep.listed()
+        for change in changes:
+            if isinstance(change, Loss) and change.segment.stream in self._statistics.lines:
+                # the gap that stands in the log for it
+                self._statistics.lines[change.segment.stream].captured += 1
+        return True
+
+    def _hold(self, sealed: Sequence[Segment], changes: Sequence[Change]) -> bool:
+        """Takes nothing, since the disk is all but full; what frees it goes on."""
+        self._statistics.storage_error = self._disk.message
+        if sealed or changes:
+            self._written(self._log.new_batch(), sealed, changes)
+        return False
 
     def _count(self, records: Any, dropped: Any) -> None:
         for stream, taken in records.items():
@@ -183,15 +246,16 @@ class CaptureService:
         try:
             self._sealed, seconds = future.result()
         except StorageError as error:
-            if not self._seal_failed:
+            if not self._statistics.seal_error:
                 logger.error("%s", error)  # noqa: TRY400 - the message says it all
-            self._seal_failed = True
+            self._statistics.seal_error = str(error)
+            self._statistics.storage_failures["seal"] += 1
             self._seal_at = time.monotonic() + _LONGEST_RETRY_S
             return []
         self._statistics.seals.add(seconds)
-        if self._seal_failed:
+        if self._statistics.seal_error:
             logger.info("sealing again")
-            self._seal_failed = False
+            self._statistics.seal_error = ""
         return self._sealed
 
     def _finish(self) -> None:

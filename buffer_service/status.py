@@ -5,12 +5,13 @@ import logging
 import os
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from iiot_platform.core.capture_log import GAP_TOPIC, Record
 from iiot_platform.core.clock import now_ms
+from iiot_platform.metrics.families import Distribution
 
 if TYPE_CHECKING:
     from buffer_service.delivery import Source
@@ -57,24 +58,24 @@ class LineStatistics:
 
 
 class Durations:
-    """Count, total, last and longest of something that is done again and again."""
+    """Count, distribution, last and longest of something that is done again and again."""
 
     def __init__(self) -> None:
         self.count = 0
-        self.total_s = 0.0
+        self.distribution = Distribution()
         self.last_s = 0.0
         self.longest_s = 0.0
 
     def add(self, seconds: float) -> None:
         """Count one more."""
         self.count += 1
-        self.total_s += seconds
+        self.distribution.add(seconds)
         self.last_s = seconds
         self.longest_s = max(self.longest_s, seconds)
 
     def report(self) -> dict[str, float]:
         """As numbers for the status file."""
-        mean = self.total_s / self.count if self.count else 0.0
+        mean = self.distribution.total / self.count if self.count else 0.0
         return {
             "count": self.count,
             "mean_s": round(mean, 6),
@@ -84,15 +85,26 @@ class Durations:
 
 
 class Statistics:
-    """Everything that the status file holds."""
+    """Everything that status file and metrics tell; written by the commit thread alone."""
 
-    def __init__(self, offsets: Mapping[str, int], lines: Sequence[str]) -> None:
+    def __init__(
+        self, offsets: Mapping[str, int], lines: Sequence[str], sources: Sequence[str] = ()
+    ) -> None:
         self.lines = {line: LineStatistics(offsets.get(line, 0)) for line in lines}
+        self.received = dict.fromkeys(sources, 0)
+        self.held = dict.fromkeys(sources, 0)
+        """Messages drained from a source and not yet acknowledged to it."""
         self.commits = Durations()
         self.seals = Durations()
+        self.segments = 0
         self.storage_error = ""
+        self.seal_error = ""
+        self.storage_failures = {"commit": 0, "seal": 0}
         self.missing_files: Sequence[str] = ()
         self.hot_rows = 0
+        self.rebuilt = ""
+        self.disk: Callable[[], dict[str, Any]] = dict
+        self.upkeep: Callable[[], dict[str, Any]] = dict
         self._started_ms = now_ms()
 
     def report(self, sources: "Sequence[Source]") -> dict[str, Any]:
@@ -103,6 +115,9 @@ class Statistics:
             "written_ms": now_ms(),
             "storage_error": self.storage_error,
             "missing_files": list(self.missing_files),
+            "rebuilt": self.rebuilt,
+            "disk": self.disk(),
+            "upkeep": self.upkeep(),
             "hot_rows": self.hot_rows,
             "commits": self.commits.report(),
             "seals": self.seals.report(),

@@ -7,8 +7,9 @@ client.tables()
 client.table("line1", "signal_anomalies", start="2026-11-22 08:00", sensor_name="oil_pressure")
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Final
@@ -18,11 +19,13 @@ import pandas as pd
 import pyarrow as pa
 import sqlalchemy as sa
 
+from iiot_platform.config.database import normalised
 from iiot_platform.core import schema
-from iiot_platform.core.clock import hour_of, now_ms, to_ms
+from iiot_platform.core.clock import hour_of, hour_start_ms, now_ms, to_ms
 from iiot_platform.core.errors import AnalysisError, StorageError, nearest
 from iiot_platform.core.paths import Home
 from iiot_platform.engine import ledger_schema as db
+from iiot_platform.engine.coverage import Lack, covered_share, open_gaps
 from iiot_platform.engine.ledger import Ledger
 from iiot_platform.engine.table_store import TableStore
 
@@ -43,19 +46,24 @@ class Client:
 
     Args:
         home: the folder of all state (`IIOT_HOME`).
+        database: URL of the database that holds the ledger (`IIOT_DATABASE_URL`), where one does.
 
     Raises:
         StorageError: nothing has been computed there.
+        DatabaseUrlError: `database` is not the URL of a PostgreSQL database.
     """
 
-    def __init__(self, home: str | Path | Home = "var") -> None:
+    def __init__(self, home: str | Path | Home = "var", *, database: str | None = None) -> None:
         self._home = home if isinstance(home, Home) else Home(Path(home).expanduser().absolute())
-        if not self._home.ledger.exists():
+        if database is not None:
+            self._home = replace(self._home, database=normalised(database))
+        if not Ledger.is_at(self._home):
             raise StorageError(
                 f"'{self._home.root}' holds no ledger: nothing has been computed there yet, or"
-                " it is another folder; give the one that IIOT_HOME names"
+                " it is another folder; give the one that IIOT_HOME names. A ledger in PostgreSQL"
+                " is found with database="
             )
-        self._ledger = Ledger.at(self._home.ledger)
+        self._ledger = Ledger.of(self._home)
         self._store = TableStore(self._home)
 
     def close(self) -> None:
@@ -146,6 +154,99 @@ class Client:
             rows = self._select(line, found, span, where, last)
         return _frame(found, rows)
 
+    def coverage(self, line: str) -> pd.DataFrame:
+        """Per hour of a line the share of time that lies in no gap (`covered_share`, 0..1).
+
+        A gap that the source's history has filled is none. What is missing now, because a source
+        is away, becomes a gap when it is back.
+
+        Raises:
+            UnknownNameError: there is no such line.
+            StorageError: the tables can not be read.
+        """
+        rows = self.table(line, schema.GAPS.name)
+        gaps = open_gaps(
+            Lack(source, to_ms(begin), to_ms(end), complete)
+            for source, begin, end, complete in zip(
+                rows["source"],
+                rows["begin_ts"].dt.to_pydatetime(),
+                rows["end_ts"].dt.to_pydatetime(),
+                rows["complete"].fillna(False).astype(bool).tolist(),  # noqa: FBT003 - the value
+                strict=True,
+            )
+        )
+        now, hours = now_ms(), self._ledger.hours(line)
+        return pd.DataFrame(
+            {
+                "ts": pd.to_datetime([hour_start_ms(hour) for hour in hours], unit="ms", utc=True),
+                "covered_share": [covered_share(gaps, hour, now) for hour in hours],
+            }
+        )
+
+    def intervals(
+        self,
+        line: str,
+        table: str,
+        *,
+        every_ms: int,
+        start: Moment,
+        end: Moment,
+        by: Iterable[str] | None = None,
+        newest: Iterable[str] = (),
+        highest: Iterable[str] = (),
+        total: Iterable[str] = (),
+    ) -> pd.DataFrame:
+        """A table in intervals of equal length, aggregated where its files are read.
+
+        Args:
+            line: name of the line.
+            table: name of the table.
+            every_ms: length of an interval; intervals begin at multiples of it since the epoch.
+            start: first time.
+            end: time behind the last one.
+            by: columns that are told apart; default the tags but the line's.
+            newest: columns whose newest value in the interval counts.
+            highest: columns whose highest value counts.
+            total: columns whose sum counts.
+
+        Returns:
+            One row per interval that has rows and per value of `by`, in that order: `at_ms` (its
+            start), `newest_ms` (time of its newest row; both Unix ms), `by` and the columns.
+
+        Raises:
+            UnknownNameError: there is no such line, table or column.
+            StorageError: the tables can not be read.
+        """
+        if table not in schema.TABLES:
+            raise UnknownNameError("table", table, schema.TABLES)
+        found = schema.TABLES[table]
+        told = [tag for tag in found.names("tag") if tag != schema.LINE.name]
+        told = told if by is None else list(by)
+        newest, highest, total = list(newest), list(highest), list(total)
+        for name in (*told, *newest, *highest, *total):
+            if name not in found.arrow.names:
+                raise UnknownNameError(f"column of '{table}'", name, found.arrow.names)
+        columns = [
+            f"epoch_ms(ts) // {int(every_ms)} * {int(every_ms)} AS at_ms",
+            *map(_name, told),
+            "max(epoch_ms(ts)) AS newest_ms",
+            *(f"arg_max({_name(name)}, ts) AS {_name(name)}" for name in newest),
+            *(f"max({_name(name)}) AS {_name(name)}" for name in highest),
+            *(f"sum({_name(name)})::DOUBLE AS {_name(name)}" for name in total),
+        ]
+        where = " AND ".join(_between(start, end))
+        grouped = ", ".join(["at_ms", *map(_name, told)])
+        sql = f"SELECT {', '.join(columns)} FROM {{}} WHERE {where} GROUP BY {grouped}"
+        sql += f" ORDER BY {grouped}"
+        rows = self._read(self._known(line), found, _hours(start, end), lambda f: _run(sql, f))
+        if rows is None:
+            named = ("at_ms", *told, "newest_ms", *newest, *highest, *total)
+            types = {name: found.column(name).type for name in (*told, *newest, *highest)}
+            types |= dict.fromkeys(total, pa.float64())
+            rows = pa.schema([(n, types.get(n, pa.int64())) for n in named]).empty_table()
+        frame: pd.DataFrame = rows.to_pandas()
+        return frame
+
     def _known(self, line: str) -> str:
         lines = self.lines()
         if line not in lines:
@@ -169,7 +270,18 @@ class Client:
     def _select(
         self, line: str, table: schema.Table, span: range, where: list[str], last: int | None
     ) -> pa.Table:
-        """Rows of the files that count now.
+        """Rows of the files that count now."""
+        rows = self._read(line, table, span, lambda files: _query(table, files, where, last))
+        return table.arrow.empty_table() if rows is None else rows
+
+    def _read(
+        self,
+        line: str,
+        table: schema.Table,
+        span: range,
+        query: Callable[[list[str]], pa.Table],
+    ) -> pa.Table | None:
+        """What a query of the files that count now gives; None where there is no file.
 
         A file that no longer counts goes only after a grace period, so a missing one means that
         the list is older than that: it is made once more.
@@ -178,31 +290,37 @@ class Client:
         for _ in range(_LISTINGS):
             paths = self._ledger.files_between(line, table.name, span.start, span.stop)
             if not paths:
-                return table.arrow.empty_table()
+                return None
             files = [str(self._store.path(path)) for path in paths]
             try:
-                return _query(table, files, where, last)
+                return query(files)
             except duckdb.Error as failed:
                 error = failed
         raise StorageError(f"table '{table.name}' of '{line}' can not be read: {error}") from error
 
 
+def _run(sql: str, files: list[str]) -> pa.Table:
+    """The answer to a query whose `{}` stands for the files."""
+    listed = ", ".join(_literal(file) for file in files)
+    source = f"read_parquet([{listed}], hive_partitioning = false)"
+    with closing(duckdb.connect()) as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        found: pa.Table = connection.sql(sql.replace("{}", source, 1)).to_arrow_table()
+    return found
+
+
 def _query(table: schema.Table, files: list[str], where: list[str], last: int | None) -> pa.Table:
     names = ", ".join(_name(name) for name in table.arrow.names)
-    listed = ", ".join(_literal(file) for file in files)
     order = [name for name in ("ts", "offset", "sub") if name in table.arrow.names]
     order += [name for name in table.key if name not in order]
-    sql = f"SELECT {names} FROM read_parquet([{listed}], hive_partitioning = false)"
+    sql = f"SELECT {names} FROM {{}}"
     if where:
         sql += f" WHERE {' AND '.join(where)}"
     if last is not None:
         sql += f" ORDER BY {', '.join(f'{_name(n)} DESC' for n in order)} LIMIT {int(last)}"
         sql = f"SELECT * FROM ({sql})"
     sql += f" ORDER BY {', '.join(map(_name, order))}"
-    with closing(duckdb.connect()) as connection:
-        connection.execute("SET TimeZone = 'UTC'")
-        found: pa.Table = connection.sql(sql).to_arrow_table().cast(table.arrow)
-    return found
+    return _run(sql, files).cast(table.arrow)
 
 
 def _frame(table: schema.Table, rows: pa.Table) -> pd.DataFrame:

@@ -14,7 +14,9 @@ from dagster._core.definitions.definitions_load_context import (
 
 from iiot_platform.config.active_plant import activate, plant_in_force
 from iiot_platform.config.settings import Settings
+from iiot_platform.core.clock import now_ms
 from iiot_platform.orchestration.build import build_definitions
+from iiot_platform.orchestration.partitions import history_start
 
 
 def _definitions() -> Definitions:
@@ -24,7 +26,8 @@ def _definitions() -> Definitions:
     plant, problem = activate(settings, os.environ)
     if problem is not None:
         logging.getLogger(__name__).error("the last valid plant file stays in force: %s", problem)
-    return build_definitions(settings, plant, plant_problem=problem)
+    start = history_start(settings.home, plant, now_ms())
+    return build_definitions(settings, plant, start=start, plant_problem=problem)
 
 
 defs = _definitions()

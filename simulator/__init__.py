@@ -6,10 +6,11 @@ from simulator.replay import ReplayOptions, replay
 from simulator.scenario_file import load_scenario
 from simulator.session import RunOptions, run
 from simulator.stats import Stats
-from simulator.twin import plant_yaml
+from simulator.twin import OpcUaTwin, plant_yaml
 
 __all__ = [
     "BrokerAddress",
+    "OpcUaTwin",
     "ReplayOptions",
     "RunOptions",
     "SimulatorError",

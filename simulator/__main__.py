@@ -92,8 +92,11 @@ def _opcua(parsed: argparse.Namespace) -> None:
         password=None if parsed.password_file is None else read_password(parsed.password_file),
         secure_only=parsed.secure_only,
         trusted=parsed.trusted,
+        user_certificates=parsed.user_certificates,
         seconds=parsed.seconds,
         lines=tuple(parsed.lines),
+        history_s=parsed.history,
+        wait_for_subscriber=parsed.wait_for_subscriber,
     )
     logging.getLogger("asyncua").setLevel(logging.ERROR)
     with _stop_on_signal() as stop, _progress(parsed.json) as on_progress:
@@ -195,6 +198,15 @@ def _parser() -> argparse.ArgumentParser:
     serves.add_argument("--password-file", type=Path, help="its first line is the password")
     serves.add_argument("--secure-only", action="store_true", help="no endpoint without security")
     serves.add_argument("--trusted", type=Path, help="folder of accepted client certificates")
+    serves.add_argument(
+        "--user-certificates", type=Path, help="folder of certificates of users who are let in"
+    )
+    serves.add_argument(
+        "--history", type=float, default=0.0, metavar="SECONDS", help="kept for HistoryRead"
+    )
+    serves.add_argument(
+        "--wait-for-subscriber", action="store_true", help="say nothing before somebody listens"
+    )
     serves.add_argument("--seconds", type=float, metavar="N")
     serves.add_argument("--lines", nargs="+", default=[], help="these lines alone")
     serves.add_argument("--json", action="store_true", help="print the counts as JSON at the end")

@@ -4,7 +4,7 @@ import hmac
 import os
 import socket
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from asyncua import Server, ua
 from asyncua.common.utils import ServiceError
@@ -21,20 +21,39 @@ _DAYS: Final = 3_650
 
 
 class OneUser(UserManager):
-    """Lets in one user by name and password; without a name everybody."""
+    """Lets in one user by name and password, and users by certificate; without either everybody.
 
-    def __init__(self, username: str | None, password: str) -> None:
+    Args:
+        username: the user's name.
+        password: the user's.
+        certificates: folder of the certificates (DER) of users.
+    """
+
+    def __init__(
+        self, username: str | None, password: str, certificates: Path | None = None
+    ) -> None:
         self._username = username
         self._password = password
+        self._certificates = certificates
+
+    @property
+    def tokens(self) -> list[type[Any]]:
+        """How users may say who they are."""
+        known = [ua.UserNameIdentityToken] if self._username is not None else []
+        named = [ua.X509IdentityToken] if self._certificates is not None else []
+        return [*known, *named] or [ua.AnonymousIdentityToken]
 
     def get_user(
         self,
         iserver: Any,  # noqa: ARG002 - asyncua's signature
         username: str | None = None,
         password: str | None = None,
-        certificate: Any = None,  # noqa: ARG002 - asyncua's signature
+        certificate: Any = None,
     ) -> User | None:
         """The user who may come in, or None."""
+        if username is None and self._certificates is not None:
+            known = [file.read_bytes() for file in self._certificates.glob("*.der")]
+            return User(role=UserRole.Admin, name="certificate") if certificate in known else None
         if self._username is not None and not (
             username == self._username
             and hmac.compare_digest((password or "").encode(), self._password.encode())
@@ -54,7 +73,7 @@ async def secure(server: Server, pki: Path, *, only: bool, trusted: Path | None)
     """
     certificate, key = pki / "server.der", pki / "server.key"
     if not certificate.exists() or not key.exists():
-        _make(certificate, key)
+        make_certificate(certificate, key)
     await server.load_certificate(certificate, "DER")
     await server.load_private_key(key, format="PEM")
     policies = [
@@ -76,16 +95,21 @@ async def secure(server: Server, pki: Path, *, only: bool, trusted: Path | None)
         server.set_certificate_validator(check)
 
 
-def _make(certificate: Path, key: Path) -> None:
+def make_certificate(certificate: Path, key: Path, *, days: float = _DAYS) -> None:
+    """A certificate (DER) that is valid for some days, of a key (PEM) that is made if need be."""
     key.parent.mkdir(parents=True, exist_ok=True)
-    private = rsa.generate_private_key(public_exponent=65_537, key_size=2048)
+    if key.exists():
+        loaded = serialization.load_pem_private_key(key.read_bytes(), password=None)
+        private = cast("rsa.RSAPrivateKey", loaded)
+    else:
+        private = rsa.generate_private_key(public_exponent=65_537, key_size=2048)
     built = generate_self_signed_app_certificate(
         private,
         "iiot-simulator",
         {"organizationName": "iiot-platform"},
         [x509.UniformResourceIdentifier(URI), x509.DNSName(socket.gethostname())],
         [ExtendedKeyUsageOID.SERVER_AUTH],
-        _DAYS,
+        days,  # type: ignore[arg-type] # it takes any number
     )
     descriptor = os.open(key, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with open(descriptor, "wb") as file:  # noqa: PTH123 - an open descriptor

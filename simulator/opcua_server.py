@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 from asyncua import Node, Server, ua, uamethod
 
+from simulator.opcua_history import PlantHistory, Said
 from simulator.opcua_types import StructType, TypeLibrary, shape_of
 
 NAMESPACE: Final = "urn:iiot-platform:simulator:plant"
@@ -43,21 +44,44 @@ class Trouble:
 
 
 class PlantServer:
-    """Fills a server with a plant and writes what its devices say."""
+    """Fills a server with a plant and writes what its devices say.
 
-    def __init__(self, server: Server, trouble: Trouble, *, generation: int) -> None:
+    Args:
+        server: not yet started.
+        trouble: what the methods ask for.
+        generation: how often the structures were extended.
+        history: of the nodes; None: they have none.
+    """
+
+    def __init__(
+        self,
+        server: Server,
+        trouble: Trouble,
+        *,
+        generation: int,
+        history: PlantHistory | None = None,
+    ) -> None:
         self._server = server
         self._trouble = trouble
         self._generation = generation
+        self._history = history
+        if history is not None:
+            history.encode = self._value
+            server.iserver.history_manager.set_storage(history)
         self._devices: dict[str, _Device] = {}
         self._types = TypeLibrary(server, 0)
-        self.written = 0
+        self._last: dict[str, tuple[Any, int]] = {}
 
-    async def fill(self, samples: Mapping[str, dict[str, Any]]) -> None:
+    async def fill(
+        self,
+        samples: Mapping[str, dict[str, Any]],
+        shown: Mapping[str, bytes] | None = None,
+    ) -> None:
         """Make the nodes.
 
         Args:
             samples: topic to any payload of the device, which shows its fields.
+            shown: topic to what the node shows from the start; others wait for their first value.
         """
         server = self._server
         index = await server.register_namespace(NAMESPACE)
@@ -74,7 +98,14 @@ class PlantServer:
                     )
                 parent = folders[path]
             self._devices[topic] = await self._device(library, parent, index, device, topic, sample)
+        for topic, payload in (shown or {}).items():
+            await self.write(topic, payload)
         await self._methods(index)
+
+    @property
+    def topics(self) -> int:
+        """How many devices there are."""
+        return len(self._devices)
 
     async def _device(
         self,
@@ -90,18 +121,20 @@ class PlantServer:
         scalar = _scalar(sample)
         if scalar:
             kind = _SCALARS[scalar]
-            node = await parent.add_variable(node_id, browse_name, 0, kind)
-            return _Device(node, None, scalar)
-        shape = shape_of(f"ST_{_kind(sample)}", self._extended(sample))
-        struct = await library.make(shape)
-        node = await parent.add_variable(
-            node_id, browse_name, struct.value(self._extended(sample)), datatype=struct.data_type
-        )
+            node, struct = await parent.add_variable(node_id, browse_name, 0, kind), None
+        else:
+            shape = shape_of(f"ST_{_kind(sample)}", self._extended(sample))
+            struct = await library.make(shape)
+            first = struct.value(self._extended(sample))
+            node = await parent.add_variable(node_id, browse_name, first, datatype=struct.data_type)
+        if self._history is not None:
+            for level in (ua.AttributeIds.AccessLevel, ua.AttributeIds.UserAccessLevel):
+                await node.set_attr_bit(level, ua.AccessLevel.HistoryRead)
         waiting = ua.StatusCode(ua.UInt32(ua.StatusCodes.BadWaitingForInitialData))
         await self._server.write_attribute_value(
             node_id, ua.DataValue(ua.Variant(None), waiting, SourceTimestamp=ua.DateTime.now(UTC))
         )
-        return _Device(node, struct, "")
+        return _Device(node, struct, scalar)
 
     def _extended(self, payload: dict[str, Any]) -> dict[str, Any]:
         return {**payload, RESERVE: float(self._generation)} if self._generation else payload
@@ -114,24 +147,34 @@ class PlantServer:
                 struct = await self._types.extend(device.struct, self._extended(samples[topic]))
                 self._devices[topic] = device._replace(struct=struct)
 
-    async def write(self, topic: str, payload: bytes) -> None:
-        """A device says something."""
+    async def write(self, topic: str, payload: bytes) -> bool:
+        """A device says something; False where the value is the one that the node has."""
         device = self._devices[topic]
         fields = msgspec.json.decode(payload)
-        stamp: Any = _EPOCH + timedelta(milliseconds=fields["TimeStamp"])
+        said = Said(fields["TimeStamp"], payload, self._status(topic))
+        if self._history is not None:
+            self._history.add(topic, said)
+        value = self._value(topic, said)
+        await self._server.write_attribute_value(device.node.nodeid, value)
+        # a structure carries its time
+        now = (fields[device.scalar] if device.scalar else payload, said.status)
+        changed = self._last.get(topic) != now
+        self._last[topic] = now
+        return changed
+
+    def _value(self, topic: str, said: Said) -> ua.DataValue:
+        device = self._devices[topic]
+        fields = msgspec.json.decode(said.payload)
+        stamp: Any = _EPOCH + timedelta(milliseconds=said.ts_ms)
         if device.struct is None:
             value = ua.Variant(fields[device.scalar], _SCALARS[device.scalar])
         else:
             extended = self._extended(fields)
             value = ua.Variant(device.struct.value(extended), ua.VariantType.ExtensionObject)
-        status = ua.StatusCode(ua.UInt32(self._status(topic)))
-        await self._server.write_attribute_value(
-            device.node.nodeid,
-            ua.DataValue(
-                value, status, SourceTimestamp=stamp, ServerTimestamp=ua.DateTime.now(UTC)
-            ),
+        status = ua.StatusCode(ua.UInt32(said.status))
+        return ua.DataValue(
+            value, status, SourceTimestamp=stamp, ServerTimestamp=ua.DateTime.now(UTC)
         )
-        self.written += 1
 
     def _status(self, topic: str) -> int:
         code, until = self._trouble.bad.get(topic, (0, 0.0))

@@ -2,19 +2,22 @@
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Event
 from typing import Annotated, Final
 from urllib.parse import urlsplit
 
-from asyncua import Server, ua
+import msgspec
+from asyncua import Server
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from simulator.errors import SimulatorError
+from simulator.opcua_history import PlantHistory, Said
 from simulator.opcua_security import URI, OneUser, secure
 from simulator.opcua_server import PlantServer, Trouble, samples_of
-from simulator.plant import Message, SimulatedPlant
+from simulator.plant import DueLabel, Message, SimulatedPlant
 from simulator.scenario import Scenario
 from simulator.scenario_file import DEFAULT_SCENARIO, load_scenario
 from simulator.stats import ScenarioState, SimulatorFiles, Stats, now_ms, replace
@@ -25,6 +28,8 @@ _CHUNK_MS: Final = 2_000
 _SAMPLE_MS: Final = 60_000
 """Within this every device says something that shows its fields."""
 _LOOK_S: Final = 0.05
+_LINGER_S: Final = 0.5
+"""What was written last is still to be published when the plant ends."""
 _REPORT_S: Final = 1.0
 
 
@@ -39,8 +44,12 @@ class OpcUaOptions(BaseModel):
         password: the user's.
         secure_only: no endpoint without security.
         trusted: folder with the certificates (DER) of the clients that are accepted; None: all.
+        user_certificates: folder with the certificates (DER) of users who are let in.
         seconds: how long; None: until it is stopped.
         lines: the lines that are played; empty: all.
+        history_s: how far back the server has a history of its nodes, and for how long it keeps
+            one; 0: it has none.
+        wait_for_subscriber: the plant says nothing before somebody has subscribed to all of it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -52,8 +61,11 @@ class OpcUaOptions(BaseModel):
     password: SecretStr | None = None
     secure_only: bool = False
     trusted: Path | None = None
+    user_certificates: Path | None = None
     seconds: Annotated[float, Field(ge=0)] | None = None
     lines: tuple[str, ...] = ()
+    history_s: Annotated[float, Field(ge=0)] = 0.0
+    wait_for_subscriber: bool = False
 
 
 def serve_opcua(
@@ -93,20 +105,25 @@ class _Session:
         self._plant = SimulatedPlant(played, anchor_ms=known.anchor_ms)
         self._ongoing = True
         self._trouble = Trouble()
+        self._history = PlantHistory(options.history_s) if options.history_s else None
+        labels = self._files.labels
+        self._labelled = set(
+            labels.read_bytes().splitlines(keepends=True) if labels.exists() else ()
+        )
+        self._shown: dict[str, bytes] = {}
+        """By topic what its node shows."""
         self.stats = Stats(
             source=f"scenario {scenario.name}, {options.url}", position_ms=self._started_ms
         )
 
     async def run(self) -> None:
-        sample = self._plant.chunk(self._started_ms - _SAMPLE_MS, self._started_ms)
-        payloads = {message.topic: message.payload for message in sample.messages}
-        samples = await samples_of(payloads)
-        messages = self._messages()
+        samples = await samples_of(await asyncio.to_thread(self._past))
+        messages: Iterator[Message] | None = None
         generation = 0
         while not self._ended():
             server = await self._server()
-            plant = PlantServer(server, self._trouble, generation=generation)
-            await plant.fill(samples)
+            plant = PlantServer(server, self._trouble, generation=generation, history=self._history)
+            await plant.fill(samples, self._shown)
             try:
                 await server.start()
             except OSError as error:
@@ -114,10 +131,15 @@ class _Session:
                     f"{self._options.url} can not be served: {error.strerror or error}; choose "
                     "another port"
                 ) from error
-            self.stats.phase = "live"
-            self.stats.live_since_ms = self.stats.live_since_ms or now_ms()
             try:
-                await self._play(plant, messages)
+                if self._options.wait_for_subscriber:
+                    await self._subscribed(server, plant.topics)
+                self.stats.phase = "live"
+                self.stats.live_since_ms = self.stats.live_since_ms or now_ms()
+                messages = messages or self._messages(now_ms())
+                await self._play(server, plant, messages)
+                if self._ended():
+                    await asyncio.sleep(_LINGER_S)
             finally:
                 await server.stop()
             if self._trouble.restart_s is not None:
@@ -128,20 +150,43 @@ class _Session:
         self.stats.phase = "stopped"
         self._report()
 
+    def _past(self) -> dict[str, bytes]:
+        """What was said before the start goes into the history; returns the last of each device."""
+        end_ms = self._started_ms
+        begin_ms = end_ms - max(round(1_000 * self._options.history_s), _SAMPLE_MS)
+        for start_ms in range(begin_ms, end_ms, _SAMPLE_MS):
+            chunk = self._plant.chunk(
+                start_ms, min(start_ms + _SAMPLE_MS, end_ms), ongoing=start_ms == begin_ms
+            )
+            for message in chunk.messages:
+                self._shown[message.topic] = message.payload
+                if self._history is not None:
+                    stamp = msgspec.json.decode(message.payload)["TimeStamp"]
+                    self._history.add(message.topic, Said(stamp, message.payload))
+            if self._history is not None:
+                self._ongoing = False
+                self._label(chunk.labels)
+        lines = Counter(topic.partition("/")[0] for topic in self._shown)
+        self.stats.shown_per_line.update(lines)
+        return self._shown
+
+    async def _subscribed(self, server: Server, nodes: int) -> None:
+        while _monitored(server) < nodes and not self._ended():
+            await asyncio.sleep(_LOOK_S)
+            self._report()
+
     async def _server(self) -> Server:
         options = self._options
         password = options.password.get_secret_value() if options.password else ""
-        server = Server(user_manager=OneUser(options.username, password))
+        users = OneUser(options.username, password, options.user_certificates)
+        server = Server(user_manager=users)
         await server.init()
         server.set_endpoint(options.url)
         parts = urlsplit(options.url)
         server.socket_address = (parts.hostname or "127.0.0.1", parts.port or 4840)
         server.set_server_name("IIoT simulator")
         await server.set_application_uri(URI)
-        anyone = options.username is None
-        server.set_identity_tokens(
-            [ua.AnonymousIdentityToken] if anyone else [ua.UserNameIdentityToken]
-        )
+        server.set_identity_tokens(users.tokens)
         await secure(
             server,
             self._files.folder / "pki",
@@ -150,19 +195,24 @@ class _Session:
         )
         return server
 
-    async def _play(self, plant: PlantServer, messages: Iterator[Message]) -> None:
+    async def _play(self, server: Server, plant: PlantServer, messages: Iterator[Message]) -> None:
         """Until it ends or a restart is asked for; what is due while away is never said."""
         reported = 0.0
         before = self.stats.published
         for message in messages:
             while (early_s := (message.due_ms - now_ms()) / 1_000) > 0:
-                if self._ended() or self._trouble.restart_s is not None:
+                if self._asked_to_leave():
                     return
                 await asyncio.sleep(min(early_s, _LOOK_S))
+            # a plant that is behind never waits, but must serve and listen all the same
+            await asyncio.sleep(0)
+            if self._asked_to_leave():
+                return
             if early_s < -1 and self.stats.published == before:
                 self.stats.skipped += 1
                 continue
-            await plant.write(message.topic, message.payload)
+            changed = await plant.write(message.topic, message.payload)
+            self._shown[message.topic] = message.payload
             stats = self.stats
             stats.published += 1
             stats.live += 1
@@ -170,27 +220,38 @@ class _Session:
             stats.position_ms = message.due_ms
             per_line = stats.published_per_line
             per_line[message.line] = per_line.get(message.line, 0) + 1
+            if changed:
+                shown = stats.shown_per_line
+                shown[message.line] = shown.get(message.line, 0) + 1
             if time.monotonic() - reported >= _REPORT_S:
                 reported = time.monotonic()
+                stats.subscribers = len(server.iserver.subscription_service.subscriptions)
                 self._report()
 
-    def _messages(self) -> Iterator[Message]:
+    def _messages(self, start_ms: int) -> Iterator[Message]:
         """The plant from now on, for ever; labels go to their file as their faults begin."""
-        start_ms = self._started_ms
         while True:
             chunk = self._plant.chunk(start_ms, start_ms + _CHUNK_MS, ongoing=self._ongoing)
             self._ongoing = False
             start_ms += _CHUNK_MS
-            with self._files.labels.open("ab", buffering=0) as labels:
-                for due in chunk.labels:
-                    labels.write(due.label.encoded())
-                    self.stats.labels += 1
+            self._label(chunk.labels)
             yield from chunk.messages
+
+    def _label(self, due: list[DueLabel]) -> None:
+        with self._files.labels.open("ab", buffering=0) as labels:
+            for one in due:
+                line = one.label.encoded()
+                if line not in self._labelled:  # a history begins before an earlier run's end
+                    labels.write(line)
+                self.stats.labels += 1
 
     async def _pause(self, seconds: float) -> None:
         until = time.monotonic() + seconds
         while time.monotonic() < until and not self._ended():  # noqa: ASYNC110 - a thread's event
             await asyncio.sleep(_LOOK_S)
+
+    def _asked_to_leave(self) -> bool:
+        return self._trouble.restart_s is not None or self._ended()
 
     def _ended(self) -> bool:
         seconds = self._options.seconds
@@ -205,3 +266,9 @@ class _Session:
         replace(self._files.folder / STATS_FILE, stats.encoded())
         if self._on_progress is not None:
             self._on_progress(stats)
+
+
+def _monitored(server: Server) -> int:
+    subscriptions = server.iserver.subscription_service.subscriptions.values()
+    counts = (len(one.monitored_item_srv._monitored_items) for one in subscriptions)  # noqa: SLF001 - asyncua says it nowhere else
+    return max(counts, default=0)

@@ -29,6 +29,9 @@ class Stats:
         live_since_ms: true time of the first live message; None before.
         position_ms: everything due before this was acknowledged; a next run begins here.
         skipped: cells of a recording that hold no value.
+        shown_per_line: OPC UA: distinct values that a subscriber gets, those that equal the one
+            before left out.
+        subscribers: OPC UA: clients that have subscribed to the nodes.
     """
 
     source: str = ""
@@ -42,6 +45,8 @@ class Stats:
     labels: int = 0
     skipped: int = 0
     published_per_line: dict[str, int] = field(default_factory=dict)
+    shown_per_line: dict[str, int] = field(default_factory=dict)
+    subscribers: int = 0
     renamed: dict[str, str] = field(default_factory=dict)
     live_since_ms: int | None = None
     position_ms: int = 0

@@ -5,17 +5,22 @@ files beside it, from a read-only connection, and they are listed within the nex
 """
 
 import contextlib
+import logging
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, Self
 
-from buffer_service.log import hot, manifest, recovery, seal, tail
+from buffer_service.log import hot, manifest, rebuild, recovery, seal, tail
 from buffer_service.log.batch import Batch
 from buffer_service.log.lock import WriterLock
-from buffer_service.log.manifest import Position, Segment
-from buffer_service.log.seal import Steps, no_step
+from buffer_service.log.manifest import Change, Loss, Position, Segment
+from buffer_service.log.segment_file import SEGMENT_SUFFIX, Steps, no_step
+from iiot_platform.core.capture_log import Record
+from iiot_platform.core.clock import now_us
 from iiot_platform.core.errors import StorageError
 from iiot_platform.core.paths import Home
+
+logger = logging.getLogger(__name__)
 
 SEGMENT_BYTES: Final = 64_000_000
 """Payload bytes after which a seal starts a further segment."""
@@ -31,7 +36,9 @@ class CaptureLog:
         tail_length: deliveries per session to keep for telling redeliveries: at least as many as
             a broker may have unacknowledged.
         segment_rows: records after which a seal starts a further segment.
+        names: lines that are known, should the manifest have to be made anew.
         steps: told each step that a crash may follow.
+        clock: Unix microseconds.
 
     Raises:
         StorageError: another process writes here, or what is found does not fit together.
@@ -43,23 +50,33 @@ class CaptureLog:
         *,
         tail_length: int = 8_000,
         segment_rows: int = 100_000,
+        names: Sequence[str] = (),
         steps: Steps = no_step,
+        clock: Callable[[], int] = now_us,
     ) -> None:
         self._home = home
         self._tail_length = tail_length
         self._segment_rows = segment_rows
         self._steps = steps
+        self._clock = clock
         home.capture.mkdir(parents=True, exist_ok=True)
         self._lock = WriterLock(home.capture / "manifest.lock")
         try:
-            self._db = _connect(home)
+            self._db, self.rebuilt = _open(home, names)
             self._sealed = manifest.positions(self._db)
             ends = {stream: position.hi for stream, position in self._sealed.items()}
             self.next_offsets: dict[str, int] = ends | hot.ends(self._db)
             self.hot_rows = hot.count(self._db)
-            self.missing_files = recovery.tidy(
-                home.capture, manifest.paths(self._db), self.next_offsets
+            found = recovery.tidy(
+                home.capture,
+                list(manifest.segments(self._db)),
+                set(manifest.unlisted(self._db)),
+                self.next_offsets,
             )
+            self.missing_files = found.missing
+            self.damaged = [f"{loss.segment.path}: {loss.reason}" for loss in found.losses]
+            if found.losses:
+                self.commit(self.new_batch(), changes=found.losses)
         except sqlite3.Error as error:
             self._lock.release()
             raise StorageError(f"{home.manifest}: can not be opened: {error}") from error
@@ -77,15 +94,17 @@ class CaptureLog:
         """An empty batch that tells redeliveries by what is committed."""
         return Batch(lambda session: tail.load(self._db, session))
 
-    def commit(self, batch: Batch, segments: Sequence[Segment] = ()) -> None:
-        """Make a batch durable and list sealed segments: one transaction, all or nothing.
+    def commit(
+        self, batch: Batch, segments: Sequence[Segment] = (), changes: Sequence[Change] = ()
+    ) -> None:
+        """Make a batch durable, list sealed segments and changes: one transaction.
 
         Raises:
             StorageError: nothing was changed; the same batch may be committed again.
         """
         stretches = [
             hot.Stretch(stream, self.next_offsets.get(stream, 0), records)
-            for stream, records in batch.records.items()
+            for stream, records in _with_gaps(batch.records, changes).items()
             if records
         ]
         db = self._db
@@ -98,9 +117,7 @@ class CaptureLog:
             for session, deliveries in batch.deliveries.items():
                 if deliveries:
                     tail.append(db, session, deliveries, keep=self._tail_length)
-            for segment in segments:
-                manifest.insert(db, segment)
-                hot.discard(db, segment.stream, segment.hi)
+            self._list(segments, changes)
             self._steps("commit.written")
             db.execute("COMMIT")
         except sqlite3.Error as error:
@@ -117,6 +134,49 @@ class CaptureLog:
         for segment in segments:
             self._sealed[segment.stream] = Position(segment.hi, bytes.fromhex(segment.chain_hash))
             self.hot_rows -= segment.hi - segment.lo
+
+    def expect(self, segments: Sequence[Segment]) -> None:
+        """Note files that are about to come, so that a crash leaves none that nobody knows.
+
+        Raises:
+            StorageError: nothing was changed.
+        """
+        with self._transaction():
+            manifest.note_unlisted(self._db, [one.path for one in segments], self._clock())
+
+    def adopt(self, segments: Sequence[Segment], chain_before: str) -> None:
+        """List the segments of a stream that was captured elsewhere: one transaction.
+
+        Raises:
+            StorageError: nothing was changed.
+        """
+        first, last = segments[0], segments[-1]
+        with self._transaction():
+            if first.lo:
+                row = (first.stream, first.lo, chain_before, self._clock())
+                self._db.execute("INSERT INTO anchors VALUES (?, ?, ?, ?)", row)
+            self._list(segments, (manifest.Removal(tuple(one.path for one in segments)),))
+        self._sealed[last.stream] = Position(last.hi, bytes.fromhex(last.chain_hash))
+        self.next_offsets[last.stream] = last.hi
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            yield
+            self._db.execute("COMMIT")
+        except sqlite3.Error as error:
+            with contextlib.suppress(sqlite3.Error):
+                self._db.execute("ROLLBACK")
+            raise StorageError(f"{self._home.manifest}: can not be changed: {error}") from error
+
+    def _list(self, segments: Sequence[Segment], changes: Sequence[Change]) -> None:
+        for segment in segments:
+            manifest.insert(self._db, segment)
+            hot.discard(self._db, segment.stream, segment.hi)
+        for change in changes:
+            if not manifest.apply(self._db, change, self._clock()):
+                logger.warning("the log has changed meanwhile, this is left: %s", change)
 
     def seal(self) -> list[Segment]:
         """Write all hot records to segment files; they count once they are committed.
@@ -153,8 +213,56 @@ class CaptureLog:
         self._lock.release()
 
     def _read_only(self) -> sqlite3.Connection:
-        uri = f"{self._home.manifest.resolve().as_uri()}?mode=ro"
-        return sqlite3.connect(uri, uri=True, timeout=_BUSY_TIMEOUT_MS / 1_000)
+        return read_only(self._home)
+
+
+def _with_gaps(
+    records: Mapping[str, list[Record]], changes: Sequence[Change]
+) -> Mapping[str, list[Record]]:
+    """Records, and a gap in the log for each segment that was lost."""
+    lost = [change for change in changes if isinstance(change, Loss)]
+    if not lost:
+        return records
+    found = {stream: list(taken) for stream, taken in records.items()}
+    for change in lost:
+        found.setdefault(change.segment.stream, []).append(recovery.gap_record(change))
+    return found
+
+
+def read_only(home: Home) -> sqlite3.Connection:
+    """A connection that looks at the manifest beside the one that writes it."""
+    uri = f"{home.manifest.resolve().as_uri()}?mode=ro"
+    return sqlite3.connect(uri, uri=True, timeout=_BUSY_TIMEOUT_MS / 1_000)
+
+
+def _open(home: Home, names: Sequence[str]) -> tuple[sqlite3.Connection, str]:
+    """The writing connection, and what was said of a manifest that had to be made anew."""
+    if home.manifest.exists():
+        why = _damage(home)
+    else:
+        why = "it is gone, but there are segments" if _has_segments(home) else ""
+    if not why:
+        return _connect(home), ""
+    logger.error("%s is damaged: %s. It is made anew from the segments", home.manifest, why)
+    told = str(rebuild.rebuild(home, names))
+    logger.error("%s was made anew: %s", home.manifest, told)
+    return _connect(home), told
+
+
+def _damage(home: Home) -> str:
+    """What is wrong with the manifest's file; empty: nothing."""
+    try:
+        with contextlib.closing(sqlite3.connect(home.manifest, timeout=1)) as db:
+            (found,) = db.execute("PRAGMA quick_check(1)").fetchone()
+            return "" if found == "ok" else str(found)
+    except sqlite3.OperationalError:
+        raise  # locked, or the disk refuses: the content is not to blame
+    except sqlite3.DatabaseError as error:
+        return str(error)
+
+
+def _has_segments(home: Home) -> bool:
+    return next(home.capture.glob(f"*/**/*{SEGMENT_SUFFIX}"), None) is not None
 
 
 def _connect(home: Home) -> sqlite3.Connection:

@@ -5,7 +5,9 @@ import contextlib
 import threading
 from collections.abc import Coroutine
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, Final
+
+TURN_S: Final = 5.0
 
 
 class EventLoopThread:
@@ -28,6 +30,15 @@ class EventLoopThread:
                 self._thread.start()
             self._tasks += 1
             return asyncio.run_coroutine_threadsafe(self._counted(task, name), self._loop)
+
+    def turns(self, within_s: float = TURN_S) -> bool:
+        """True where the loop does what it is asked to within some seconds."""
+        turned = threading.Event()
+        with self._lock:
+            if self._loop is None:
+                return False
+            self._loop.call_soon_threadsafe(turned.set)
+        return turned.wait(within_s)
 
     async def _counted(self, task: Coroutine[Any, Any, None], name: str) -> None:
         current = asyncio.current_task()

@@ -2,24 +2,23 @@
 
 import logging
 import threading
-import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final, Literal, cast
+from typing import Final, cast
 
 from buffer_service.delivery import Delivery, Event, SessionStart, Skipped, SourceStatus
 from buffer_service.sources.backoff import Backoff
 from buffer_service.sources.buffered_client import Message
+from buffer_service.sources.inbox import Inbox
+from buffer_service.sources.link_state import LinkState
 from buffer_service.sources.mqtt_connection import STEADY_S, Connection
 from iiot_platform.config.plant import MqttSource
 from iiot_platform.core.capture_log import Record
-from iiot_platform.core.clock import now_ms, now_us
+from iiot_platform.core.clock import MS_PER_S, now_ms, now_us
 
 logger = logging.getLogger(__name__)
 
 QOS0_LIMIT: Final = 20_000
 """Unacknowledged QoS 0 messages held at most; the broker's window does not bound these."""
-_REMIND_S: Final = 60.0
 _ROUTES_LIMIT: Final = 100_000
 _STOP_TIMEOUT_S: Final = 2.0
 _NO_ACKNOWLEDGEMENT: Final = 0
@@ -55,20 +54,15 @@ class MqttReceiver:
         self._name = settings.name
         self._prefixes = sorted(streams.items(), key=lambda item: -len(item[0]))
         self._filters = tuple(filters)
-        self._on_pressure = on_pressure
-        self._pressure_at = max(1, settings.receive_maximum // 2)
         self._session = f"{settings.client_id}@{settings.host}:{settings.port}"
-        self._inbox: deque[Event] = deque()
+        self._inbox = Inbox(pressure_at=settings.receive_maximum // 2, on_pressure=on_pressure)
         self._routes: dict[bytes, tuple[str, str | None]] = {}
         self._connection: Connection | None = None
         self._generation = 0
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"mqtt-{settings.name}")
         self._backoff = Backoff()
-        self._state: tuple[Literal["connected", "connecting", "disconnected"], str, int]
-        self._state = ("connecting", "", now_ms())
-        self._last_reason = ""
-        self._reminded_at = 0.0
+        self._link = LinkState(f"source '{settings.name}', {settings.host}:{settings.port}")
         self._qos0_taken = 0
         self._qos0_settled = 0
         self._qos0_dropped = 0
@@ -83,13 +77,19 @@ class MqttReceiver:
     @property
     def status(self) -> SourceStatus:
         """The state of the connection, with counts since the start."""
-        state, reason, since_ms = self._state
+        state, reason, since_ms = self._link.now
         counts = {
             "connects": self._connects,
             "qos0_dropped": self._qos0_dropped,
             "unmatched": self._unmatched,
+            "waiting": len(self._inbox),
         }
         return SourceStatus(state, reason, since_ms, counts)
+
+    @property
+    def works(self) -> bool:
+        """True while the thread lives."""
+        return self._thread.is_alive()
 
     def start(self) -> None:
         """Connect, and reconnect for ever."""
@@ -97,8 +97,7 @@ class MqttReceiver:
 
     def drain(self) -> list[Event]:
         """Everything that has come since the last call, in order."""
-        inbox = self._inbox
-        return [inbox.popleft() for _ in range(len(inbox))]
+        return self._inbox.drain()
 
     def acknowledge(self, tokens: Sequence[object]) -> None:
         """Acknowledge what the connection of now delivered; older connections' is void."""
@@ -142,12 +141,12 @@ class MqttReceiver:
                 reason = connection.run()
             except Exception as error:  # the thread's boundary: capture goes on
                 reason = f"unexpected failure: {error!r}"
-                if reason != self._last_reason:
+                if not self._link.repeats(reason):
                     logger.exception("%s: unexpected failure", self._where)
             if not self._stopping.is_set():
                 self._disconnected(reason)
                 self._stopping.wait(self._backoff.next_s())
-        self._state = ("disconnected", "stopped", now_ms())
+        self._link.set("disconnected", "stopped")
 
     @property
     def _where(self) -> str:
@@ -155,7 +154,7 @@ class MqttReceiver:
 
     def _connected(self, session_present: bool) -> None:  # noqa: FBT001 - the only argument
         self._connects += 1
-        self._state = ("connecting", "subscribing", now_ms())
+        self._link.set("connecting", "subscribing")
         kind = "session resumed" if session_present else "new session"
         logger.info("%s: connected, %s, taking %s", self._where, kind, ", ".join(self._filters))
         connection = self._connection
@@ -164,38 +163,21 @@ class MqttReceiver:
             connection.subscribe()
         else:
             # Before the older tail is durably void, nothing of the new session may come.
-            self._inbox.append(SessionStart(self._session, (self._generation, _SESSION)))
-            self._on_pressure()
+            self._inbox.put(SessionStart(self._session, (self._generation, _SESSION)))
+            self._inbox.press()
 
     def _disconnected(self, reason: str) -> None:
-        now = time.monotonic()
-        state, _, since_ms = self._state
-        if state == "connected" and now_ms() - since_ms > STEADY_S * 1_000:
+        state, _, since_ms = self._link.now
+        if state == "connected" and now_ms() - since_ms > STEADY_S * MS_PER_S:
             self._backoff.reset()
-        if state != "disconnected" or reason != self._last_reason:
-            since_ms = since_ms if state == "disconnected" else now_ms()
-            logger.warning("%s: %s; trying again for ever", self._where, reason)
-            self._reminded_at = now
-        elif now - self._reminded_at > _REMIND_S:
-            away_s = (now_ms() - since_ms) / 1_000
-            attempts = self._backoff.attempts
-            logger.warning(
-                "%s: still away after %.0f s, %d attempts: %s",
-                self._where,
-                away_s,
-                attempts,
-                reason,
-            )
-            self._reminded_at = now
-        self._last_reason = reason
-        self._state = ("disconnected", reason, since_ms)
+        self._link.failed(reason, self._backoff.attempts)
 
     def _subscribed(self, refused: Mapping[str, str]) -> None:
         reason = ""
         for topic_filter, why in refused.items():
             reason = f"subscription of '{topic_filter}' refused: {why}; check the access rules"
             logger.error("%s: %s", self._where, reason)
-        self._state = ("connected", reason, now_ms())
+        self._link.set("connected", reason)
 
     def _take(self, message: Message) -> None:
         topic_bytes, payload, packet_id, qos, retain, dup = message
@@ -216,9 +198,7 @@ class MqttReceiver:
                 return
             self._qos0_taken += 1
             event = Delivery(stream, record, (self._generation, _NO_ACKNOWLEDGEMENT))
-        self._inbox.append(event)
-        if len(self._inbox) == self._pressure_at:
-            self._on_pressure()
+        self._inbox.put(event)
 
     def _route(self, topic_bytes: bytes) -> tuple[str, str | None]:
         """A topic as text with its stream; the longest prefix counts.
@@ -243,7 +223,7 @@ class MqttReceiver:
         self._unmatched += 1
         if packet_id != _NO_ACKNOWLEDGEMENT:
             token = (self._generation, packet_id)
-            self._inbox.append(Skipped(self._session, packet_id, token))
+            self._inbox.put(Skipped(self._session, packet_id, token))
 
     def _drop_qos0(self) -> None:
         if self._qos0_dropped == 0:

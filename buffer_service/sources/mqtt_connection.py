@@ -8,7 +8,6 @@ import contextlib
 import functools
 import selectors
 import socket
-import ssl
 import struct
 import time
 from collections import deque
@@ -24,7 +23,8 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from buffer_service.sources import mqtt_failures
 from buffer_service.sources.buffered_client import BufferedClient, BufferedSocket, Message
-from iiot_platform.config.plant import MqttSource, MqttTls
+from iiot_platform.config.plant import MqttSource
+from iiot_platform.config.tls import client_context
 
 STEADY_S: Final = 5.0
 """A connection that lasted longer was a good one."""
@@ -131,7 +131,7 @@ class Connection:
         if settings.tls is None:
             return plain
         try:
-            context = _tls_context(settings.tls)
+            context = client_context(settings.tls)
             return context.wrap_socket(plain, server_hostname=settings.host)
         except BaseException:
             plain.close()
@@ -264,13 +264,3 @@ class Connection:
             elif code.value == 0:
                 refused[topic_filter] = "QoS 0 was granted instead of 1, messages may be lost"
         self._on_subscribed(refused)
-
-
-def _tls_context(tls: MqttTls) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=tls.ca_file)
-    if tls.cert_file is not None:
-        context.load_cert_chain(tls.cert_file, tls.key_file)
-    if not tls.verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context

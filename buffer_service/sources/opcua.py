@@ -9,11 +9,10 @@ import asyncio
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import msgspec
 from asyncua import ua
@@ -21,21 +20,23 @@ from asyncua import ua
 from buffer_service.delivery import Delivery, Event, SourceStatus
 from buffer_service.sources.backoff import Backoff
 from buffer_service.sources.event_loop import EventLoopThread
+from buffer_service.sources.inbox import Inbox
+from buffer_service.sources.link_state import LinkState
 from buffer_service.sources.opcua_connection import Connection
 from buffer_service.sources.opcua_failures import sentence
+from buffer_service.sources.opcua_gaps import Edge, Gap, Outages
 from buffer_service.sources.opcua_json import canonical, us_of
 from buffer_service.sources.opcua_nodes import LineRoute, Refused, Target, flattened
 from buffer_service.sources.opcua_pki import Pki
 from iiot_platform.config.opcua_source import OpcUaSource
 from iiot_platform.core.capture_log import GAP_TOPIC, Record
-from iiot_platform.core.clock import now_ms, now_us
+from iiot_platform.core.clock import MS_PER_S, now_ms, now_us
 
 logger = logging.getLogger(__name__)
 
 LONGEST_PAUSE_S: Final = 3.0
 _PRESSURE_SHARE: Final = 4
 _ROOM_S: Final = 0.02
-_REMIND_S: Final = 60.0
 _STEADY_S: Final = 5.0
 _HOLE_EVERY_MS: Final = 1_000
 _STOP_TIMEOUT_S: Final = 2.0
@@ -71,24 +72,20 @@ class OpcUaReceiver:
         self._routes = routes
         self._pki = Pki(pki)
         self._loop = loop
-        self._on_pressure = on_pressure
-        self._pressure_at = max(1, settings.queue_limit // _PRESSURE_SHARE)
-        self._inbox: deque[Event] = deque()
-        self._taken = 0
-        self._settled = 0
+        self._inbox = Inbox(
+            pressure_at=settings.queue_limit // _PRESSURE_SHARE, on_pressure=on_pressure
+        )
         self._task: Future[None] | None = None
         self._stopping = False
         self._ended = threading.Event()
         self._backoff = Backoff(cap_s=LONGEST_PAUSE_S)
-        self._state: tuple[Literal["connected", "connecting", "disconnected"], str, int]
-        self._state = ("connecting", "", now_ms())
-        self._gap_begin_ms = away_since_ms
-        self._gap_reason = "the buffer was not running"
+        self._where = f"source '{settings.name}', {settings.url}"
+        self._link = LinkState(self._where)
+        self._outages = Outages(away_since_ms, settings.first_history_s)
         self._alive_ms = now_ms()
         self._hole_ms = self._bridged_ms = 0
-        self._last_reason = self._without = ""
-        self._reminded_at = 0.0
-        self._connects = self._gaps = self._holes = self._bad = self._refused = 0
+        self._without = ""
+        self._connects = self._gaps = self._holes = self._bad = self._refused = self._kept = 0
 
     @property
     def name(self) -> str:
@@ -98,16 +95,23 @@ class OpcUaReceiver:
     @property
     def status(self) -> SourceStatus:
         """The state of the connection, with counts since the start."""
-        state, reason, since_ms = self._state
+        state, reason, since_ms = self._link.now
         counts = {
             "connects": self._connects,
-            "values": self._taken,
+            "values": self._inbox.taken,
             "not_good": self._bad,
             "gaps": self._gaps,
+            "from_history": self._kept,
             "holes": self._holes,
             "refused_nodes": self._refused,
+            "waiting": len(self._inbox),
         }
         return SourceStatus(state, reason, since_ms, counts)
+
+    @property
+    def works(self) -> bool:
+        """True while the task goes on, in a loop that turns."""
+        return self._task is not None and not self._task.done() and self._loop.turns()
 
     def start(self) -> None:
         """Connect, and reconnect for ever."""
@@ -123,12 +127,11 @@ class OpcUaReceiver:
 
     def drain(self) -> list[Event]:
         """Everything that has come since the last call, in order."""
-        inbox = self._inbox
-        return [inbox.popleft() for _ in range(len(inbox))]
+        return self._inbox.drain()
 
     def acknowledge(self, tokens: Sequence[object]) -> None:
         """Make room; the server is not told, it knows no such thing."""
-        self._settled += len(tokens)
+        self._inbox.settle(len(tokens))
 
     def stop(self) -> None:
         """Disconnect."""
@@ -136,7 +139,7 @@ class OpcUaReceiver:
         if self._task is not None:
             self._task.cancel()
             self._ended.wait(_STOP_TIMEOUT_S)
-        self._state = ("disconnected", "stopped", now_ms())
+        self._link.set("disconnected", "stopped")
 
     # told by the connection
 
@@ -144,13 +147,15 @@ class OpcUaReceiver:
         """Values come from now on: a gap ends here."""
         self._connects += 1
         self._refused = len(refused)
-        self._end_gap()
+        gap = self._outages.end(now_ms())
+        if gap is not None:
+            self._write_gap(gap)
         self._alive_ms = now_ms()
         reason = self._without = f"without {flattened(refused)}" if refused else ""
         logger.info("%s: connected, %d nodes", self._where, targets)
         if refused:
             logger.error("%s: %d nodes are not captured: %s", self._where, len(refused), reason)
-        self._state = ("connected", reason, now_ms())
+        self._link.set("connected", reason)
 
     def alive(self) -> None:
         """The server has spoken."""
@@ -160,11 +165,12 @@ class OpcUaReceiver:
         """The connection is away, and its session may be taken up again."""
         logger.warning("%s: %s; trying again for ever", self._where, reason)
         self._bridged_ms = self._alive_ms
-        self._state = ("disconnected", reason, now_ms())
+        self._outages.cut()
+        self._link.set("disconnected", reason)
 
     def resumed(self) -> None:
         """The session was taken up again, and with it what the server has kept."""
-        away_s = (now_ms() - self._state[2]) / 1_000
+        away_s = (now_ms() - self._link.now[2]) / MS_PER_S
         logger.info("%s: back after %.1f s, with what the server has kept", self._where, away_s)
         now = now_ms()
         if now - self._bridged_ms > 1_000 * self._settings.keep_s:
@@ -172,8 +178,16 @@ class OpcUaReceiver:
                 f"the connection was away for longer than the {self._settings.keep_s:g} s that the "
                 "server shall keep"
             )
-            self._write_gap(self._bridged_ms, now, reason)
-        self._state = ("connected", self._without, now_ms())
+            self._write_gap(self._outages.lacking(self._bridged_ms, now, reason))
+        else:
+            self._outages.resumed()
+        self._link.set("connected", self._without)
+
+    def complaint(self, reason: str) -> None:
+        """Something must be mended though the connection stands."""
+        logger.error("%s: %s", self._where, reason)
+        self._without = "; ".join(filter(None, (self._without, reason)))
+        self._link.set("connected", self._without)
 
     def hole(self, reason: str) -> None:
         """Values are missing though the connection stands: a gap, at most one a second."""
@@ -184,10 +198,54 @@ class OpcUaReceiver:
         logger.error("%s: values were lost: %s", self._where, reason)
         begin, self._hole_ms = self._hole_ms, now
         window = round(2 * self._settings.publishing_interval_ms)
-        self._write_gap(max(begin, now - window), now, reason)
+        begin = max(begin, now - window)
+        self._write_gap(Gap(begin, now, reason, begin))
 
     def take(self, target: Target, value: Any, data: ua.DataValue) -> None:
         """A value becomes a record."""
+        record = self._record(target, value, data)
+        self._outages.note(target.topic, Edge(record.source_ts, hash(record.payload)))
+        self._put(target.stream, record)
+
+    def next_gap(self) -> Gap | None:
+        """The oldest gap whose history was not read yet."""
+        pending = self._outages.pending
+        return pending[0] if pending and self._settings.history == "fill" else None
+
+    def take_kept(self, gap: Gap, target: Target, value: Any, data: ua.DataValue) -> bool:
+        """A value that the server has kept becomes a record unless it was captured live."""
+        record = self._record(target, value, data, kept=True)
+        edge = Edge(record.source_ts, hash(record.payload))
+        if edge in (gap.before.get(target.topic), gap.after.get(target.topic)):
+            return False
+        self._kept += 1
+        gap.counts[target.stream] = gap.counts.get(target.stream, 0) + 1
+        self._put(target.stream, record)
+        return True
+
+    def filled(self, gap: Gap, nodes: int) -> None:
+        """What the history has of a gap is taken: the log says so too."""
+        self._outages.pending.remove(gap)
+        logger.info(
+            "%s: %d values of %d of %d nodes read from the server's history (%s)",
+            self._where,
+            sum(gap.counts.values()),
+            len(gap.done),
+            nodes,
+            gap.reason,
+        )
+        if gap.recorded and gap.done:
+            self._write_gap(gap, complete=len(gap.done) == nodes)
+
+    async def room_for_history(self) -> None:
+        """Wait while more than a quarter of the room is taken: live values come first."""
+        while self._inbox.waiting >= self._settings.queue_limit // _PRESSURE_SHARE:
+            self._inbox.press()
+            await asyncio.sleep(_ROOM_S)
+
+    def _record(
+        self, target: Target, value: Any, data: ua.DataValue, *, kept: bool = False
+    ) -> Record:
         code = data.StatusCode.value if data.StatusCode is not None else 0
         if code >> 30:
             self._bad += 1
@@ -195,7 +253,7 @@ class OpcUaReceiver:
             if target.shape == "state" and isinstance(value, float) and value.is_integer():
                 value = int(value)  # the plant file says that this number is a state
             value = {_FIELDS[target.shape]: value}
-        record = Record(
+        return Record(
             self.name,
             target.topic,
             canonical(value),
@@ -203,24 +261,17 @@ class OpcUaReceiver:
             us_of(data.SourceTimestamp),
             us_of(data.ServerTimestamp),
             code,
+            kept,
         )
-        self._put(target.stream, record)
 
     async def room(self) -> None:
         """Wait while too much waits for the disk; the server keeps what it can meanwhile."""
-        while self._taken - self._settled >= self._settings.queue_limit:
-            self._on_pressure()
+        while self._inbox.waiting >= self._settings.queue_limit:
+            self._inbox.press()
             await asyncio.sleep(_ROOM_S)
 
     def _put(self, stream: str, record: Record) -> None:
-        self._taken += 1
-        self._inbox.append(Delivery(stream, record, None))
-        if len(self._inbox) == self._pressure_at:
-            self._on_pressure()
-
-    @property
-    def _where(self) -> str:
-        return f"source '{self.name}', {self._settings.url}"
+        self._inbox.put(Delivery(stream, record, None))
 
     async def _run(self) -> None:
         try:
@@ -238,7 +289,7 @@ class OpcUaReceiver:
                 raise
             except Exception as error:
                 reason = sentence(error, self._settings, str(self._pki.certificate))
-                if reason.startswith("unexpected") and reason != self._last_reason:
+                if reason.startswith("unexpected") and not self._link.repeats(reason):
                     logger.exception("%s: unexpected failure", self._where)
                 self._disconnected(reason)
             if time.monotonic() - began > _STEADY_S:
@@ -246,36 +297,21 @@ class OpcUaReceiver:
             await asyncio.sleep(self._backoff.next_s())
 
     def _disconnected(self, reason: str) -> None:
-        state, _, since_ms = self._state
-        now = time.monotonic()
-        if self._gap_begin_ms is None:
-            first = f"{self._state[1]}; " if state == "disconnected" else ""
-            self._gap_begin_ms, self._gap_reason = self._alive_ms, f"{first}{reason}"
-        if state != "disconnected" or reason != self._last_reason:
-            since_ms = since_ms if state == "disconnected" else now_ms()
-            logger.warning("%s: %s; trying again for ever", self._where, reason)
-            self._reminded_at = now
-        elif now - self._reminded_at > _REMIND_S:
-            logger.warning(
-                "%s: still away after %.0f s, %d attempts: %s",
-                self._where,
-                (now_ms() - since_ms) / 1_000,
-                self._backoff.attempts,
-                reason,
-            )
-            self._reminded_at = now
-        self._last_reason = reason
-        self._state = ("disconnected", reason, since_ms)
+        state, earlier, _ = self._link.now
+        first = f"{earlier}; " if state == "disconnected" else ""
+        self._outages.begin(self._alive_ms, f"{first}{reason}")
+        self._link.failed(reason, self._backoff.attempts)
 
-    def _end_gap(self) -> None:
-        if self._gap_begin_ms is not None:
-            self._write_gap(self._gap_begin_ms, now_ms(), self._gap_reason)
-            self._gap_begin_ms = None
-
-    def _write_gap(self, begin_ms: int, end_ms: int, reason: str) -> None:
-        """A gap stands in the log of every line, as safe as any record."""
-        self._gaps += 1
-        payload = _encode({"begin_ms": begin_ms, "end_ms": end_ms, "reason": reason})
+    def _write_gap(self, gap: Gap, *, complete: bool | None = None) -> None:
+        """A gap stands in the log of every line; once more when its history was read."""
+        said: dict[str, Any] = {
+            "begin_ms": gap.begin_ms,
+            "end_ms": gap.end_ms,
+            "reason": gap.reason,
+        }
+        self._gaps += complete is None
         topic = f"{GAP_TOPIC}{self.name}"
         for route in self._routes.values():
-            self._put(route.stream, Record(self.name, topic, payload, now_us()))
+            if complete is not None:
+                said |= {"filled": gap.counts.get(route.stream, 0), "complete": complete}
+            self._put(route.stream, Record(self.name, topic, _encode(said), now_us()))

@@ -85,18 +85,19 @@ async def _variables(client: Client) -> list[Variable]:
 
 
 async def _shown(client: Client, types: DataTypes, node: Node) -> tuple[str, str]:
+    type_name = ""
     try:
         data_type = await node.read_data_type()
-        type_name = (await client.get_node(data_type).read_browse_name()).Name
+        type_name = (await client.get_node(data_type).read_browse_name()).Name or ""
         value = await node.read_value()
         if isinstance(value, ua.ExtensionObject):
             decoder = await types.load_encoding(value.TypeId)
             value = decoder.decode(value.Body or b"")
         text = canonical(value).decode()
     except (ua.UaError, ServiceError, TypeUnknownError, ValueError) as error:
-        return "", type(error).__name__
+        return type_name, type(error).__name__
     short = text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}…"
-    return str(type_name), short
+    return type_name, short
 
 
 def _with_uri(node: ua.NodeId, namespaces: Sequence[str]) -> str:

@@ -18,10 +18,12 @@ from asyncua import Client, ua
 from asyncua.client.ua_client import UaClientState
 from asyncua.common.utils import ServiceError
 
+from buffer_service.sources.opcua_history import HistoryReader, Taker
+from buffer_service.sources.opcua_monitoring import MonitoredNodes
 from buffer_service.sources.opcua_nodes import LineRoute, Refused, Target, flattened, resolve
 from buffer_service.sources.opcua_pki import Pki
+from buffer_service.sources.opcua_polling import poll
 from buffer_service.sources.opcua_security import secure
-from buffer_service.sources.opcua_subscription import WatchedSubscription
 from buffer_service.sources.opcua_types import DataTypes
 from buffer_service.sources.opcua_values import ValueDecoder
 from iiot_platform.config.opcua_source import OpcUaSource
@@ -33,19 +35,16 @@ REQUEST_TIMEOUT_S: Final = 5.0
 SETUP_TIMEOUT_S: Final = 60.0
 BRIDGE_S: Final = 20.0
 """How long a cut may last that the same session is taken up after."""
-KEEP_ALIVE_S: Final = 2.0
-"""A subscription with nothing to say speaks this often, which tells unchanged from dead."""
 _SILENT_BEATS: Final = 4
+_OURSELVES_S: Final = 1.0
 _SESSION_S: Final = 60.0
 """How long the server keeps the session of a client that is gone; it allows only a few."""
-_LIFETIME_S: Final = 120.0
 _PROBE_S: Final = 2.0
 _LOOK_S: Final = 0.1
 _KNOCK_S: Final = 0.5
 _CLOSE_TIMEOUT_S: Final = 1.0
 _SCALARS: Final = frozenset({float, int, bool, str, type(None)})
 _MISSING_EVERY_S: Final = 60.0
-_CREATE_BATCH: Final = 500
 _AWAY: Final = "the connection is away"
 _OVERFLOW_BITS: Final = 0x0480
 """InfoType DataValue with the overflow bit: the server's queue was too short."""
@@ -54,7 +53,7 @@ _NODE_GONE: Final = frozenset(
 )
 
 
-class Receiver(Protocol):
+class Receiver(Taker, Protocol):
     """What a connection tells, all in the thread of the event loop."""
 
     def connected(self, targets: int, refused: Sequence[Refused]) -> None:
@@ -71,6 +70,9 @@ class Receiver(Protocol):
 
     def hole(self, reason: str) -> None:
         """Values are missing though the connection stands."""
+
+    def complaint(self, reason: str) -> None:
+        """Something must be mended though the connection stands."""
 
     def take(self, target: Target, value: Any, data: ua.DataValue) -> None:
         """A value, structures decoded."""
@@ -117,11 +119,9 @@ class Connection:
         self._values = ValueDecoder(self._types, settings.name)
         self._targets: list[Target] = []
         self._lost = ""
-        self._subscription: WatchedSubscription | None = None
-        self._monitored: set[str] = set()
+        self._certificate = b""
+        self._monitored = MonitoredNodes(self._client, settings)
         self._missing = False
-        self._publishing_ms = settings.publishing_interval_ms
-        self._beat_s = KEEP_ALIVE_S
 
     async def run(self) -> None:
         """Connect, subscribe, and return by raising.
@@ -129,19 +129,25 @@ class Connection:
         Raises:
             SourceError: lost, or never had; others of asyncua and OSError likewise.
         """
+        filling: asyncio.Task[None] | None = None
         try:
             async with asyncio.timeout(SETUP_TIMEOUT_S):
                 identity = await asyncio.to_thread(self._pki.identity)
-                await secure(self._client, self._settings, self._pki, identity)
+                self._certificate = await secure(self._client, self._settings, self._pki, identity)
                 await self._client.connect()
                 await self._set_up()
+            history = HistoryReader(self._client, self._settings, self._values, self._receiver)
+            filling = asyncio.create_task(history.run(self._targets), name="opcua-history")
             if self._settings.mode == "poll":
-                await self._poll()
+                await poll(self._client, self._settings, self._targets, self._read)
             else:
                 await self._watch()
         except ServiceError as error:
             raise ua.UaStatusCodeError(error.code) from error  # type: ignore[no-untyped-call]  # theirs
         finally:
+            if filling is not None:
+                filling.cancel()
+                await asyncio.gather(filling, return_exceptions=True)
             await self._close()
 
     async def _set_up(self) -> None:
@@ -152,125 +158,28 @@ class Connection:
         if not self._targets:
             raise SourceError(f"none of the nodes can be captured: {flattened(refused)}")
         if self._settings.mode == "subscribe":
-            await self._subscribe()
-            refused += await self._monitor(0)
-            if not self._monitored:
+            await self._monitored.open(self._published, self._lose)
+            refused += await self._monitored.add(self._targets)
+            if not self._monitored.topics:
                 raise SourceError(
                     f"no node can be subscribed: {flattened(refused)}; use mode: poll"
                 )
         self._missing = bool(refused)
         self._receiver.connected(len(self._targets), refused)
 
-    async def _subscribe(self) -> None:
-        settings = self._settings
-        parameters = ua.CreateSubscriptionParameters()
-        parameters.RequestedPublishingInterval = settings.publishing_interval_ms
-        beats = max(1, int(1_000 * KEEP_ALIVE_S / settings.publishing_interval_ms))
-        parameters.RequestedMaxKeepAliveCount = beats
-        parameters.RequestedLifetimeCount = max(
-            3 * beats, int(1_000 * _LIFETIME_S / settings.publishing_interval_ms)
-        )
-        parameters.MaxNotificationsPerPublish = 0
-        parameters.PublishingEnabled = True
-        subscription = WatchedSubscription(
-            self._client.uaclient.session, parameters, self._published, self._lose
-        )
-        self._subscription = subscription
-        created = await subscription.init()
-        # restored after a cut by asyncua, which knows the ones of its own making alone
-        self._client._subscriptions.append(subscription)  # noqa: SLF001 - as create_subscription does
-        if created.RevisedPublishingInterval > settings.publishing_interval_ms:
-            logger.warning(
-                "source '%s': the server publishes every %g ms instead of %g",
-                settings.name,
-                created.RevisedPublishingInterval,
-                settings.publishing_interval_ms,
-            )
-        self._publishing_ms = created.RevisedPublishingInterval
-        beat_s = created.RevisedMaxKeepAliveCount * created.RevisedPublishingInterval / 1_000
-        self._beat_s = max(KEEP_ALIVE_S, beat_s)
-
-    async def _monitor(self, first: int) -> list[Refused]:
-        """Add the targets from a place on to the subscription; returns those it does not take."""
-        refused: list[Refused] = []
-        warned: set[str] = set()
-        for at in range(first, len(self._targets), _CREATE_BATCH):
-            batch = self._targets[at : at + _CREATE_BATCH]
-            request = ua.CreateMonitoredItemsParameters()
-            if self._subscription is not None:
-                request.SubscriptionId = self._subscription.subscription_id
-            request.TimestampsToReturn = ua.TimestampsToReturn.Both
-            request.ItemsToCreate = [
-                self._item(handle, target) for handle, target in enumerate(batch, at)
-            ]
-            results = await self._client.uaclient.create_monitored_items(request)
-            for target, result in zip(batch, results, strict=True):
-                if not result.StatusCode.is_good():
-                    refused.append(Refused(target.topic, result.StatusCode.name))
-                else:
-                    self._monitored.add(target.topic)
-                    self._check(result, self._publishing_ms, warned)
-        return refused
-
     async def _monitor_missing(self) -> None:
         """Nodes that were not there may have come with the program that has them."""
         found, _ = await resolve(self._client, self._settings, self._routes, self._types)
-        new = [target for target in found if target.topic not in self._monitored]
+        new = [target for target in found if target.topic not in self._monitored.topics]
         if new:
             await self._types.load_for({target.data_type for target in new})
             first = len(self._targets)
             self._targets += new
-            await self._monitor(first)
-        come = sorted({target.topic for target in new} & self._monitored)
+            await self._monitored.add(new, first)
+        come = sorted({target.topic for target in new} & self._monitored.topics)
         if come:
             logger.info(
                 "source '%s': captured from now on: %s", self._settings.name, ", ".join(come[:5])
-            )
-
-    def _item(self, handle: int, target: Target) -> ua.MonitoredItemCreateRequest:
-        item = ua.MonitoredItemCreateRequest()
-        item.ItemToMonitor.NodeId = target.node
-        item.ItemToMonitor.AttributeId = ua.AttributeIds.Value
-        item.MonitoringMode = ua.MonitoringMode.Reporting
-        wanted = item.RequestedParameters
-        wanted.ClientHandle = handle
-        wanted.SamplingInterval = self._settings.sampling_interval_ms
-        wanted.QueueSize = self._settings.queue_size
-        wanted.DiscardOldest = True
-        if self._settings.report == "sample":
-            wanted.Filter = ua.DataChangeFilter(Trigger=ua.DataChangeTrigger.StatusValueTimestamp)
-        return item
-
-    def _check(
-        self, result: ua.MonitoredItemCreateResult, publishing_ms: float, warned: set[str]
-    ) -> None:
-        """Say what the server made of our wishes where that can lose values, once per kind."""
-        settings = self._settings
-        sampling_ms = result.RevisedSamplingInterval
-        if sampling_ms > settings.sampling_interval_ms and "sampling" not in warned:
-            warned.add("sampling")
-            logger.warning(
-                "source '%s': the server says that it samples every %g ms instead of %g; faster "
-                "changes may be missed",
-                settings.name,
-                sampling_ms,
-                settings.sampling_interval_ms,
-            )
-        fastest_ms = min(sampling_ms or settings.sampling_interval_ms, publishing_ms)
-        fastest_ms = min(fastest_ms, settings.sampling_interval_ms)
-        least = -int(-2 * publishing_ms // fastest_ms)
-        if result.RevisedQueueSize < least and "queue" not in warned:
-            warned.add("queue")
-            logger.warning(
-                "source '%s': the server holds %d values per node instead of %d; at %g/%g ms at "
-                "least %d are needed, values will be lost: raise sampling_interval_ms, or the "
-                "server's limit",
-                settings.name,
-                result.RevisedQueueSize,
-                settings.queue_size,
-                fastest_ms,
-                publishing_ms,
-                least,
             )
 
     async def _watch(self) -> None:
@@ -278,9 +187,14 @@ class Connection:
         away_since: float | None = None
         back_at = 0.0
         looked_at = time.monotonic()
+        turned_at = looked_at
         while not self._lost:
             await asyncio.sleep(_LOOK_S)
             now = time.monotonic()
+            if now - turned_at > _OURSELVES_S:
+                back_at = now  # we were stopped: the silence may be ours
+            turned_at = now
+            self._see_to_certificate()
             if self._client.state is not UaClientState.CONNECTED:
                 back_at = 0.0
                 if away_since is None:
@@ -290,21 +204,28 @@ class Connection:
                     raise LostError(_AWAY)
                 await self._knock()
                 continue
-            spoken_at = now if self._subscription is None else self._subscription.spoken_at
+            spoken_at = self._monitored.spoken_at
             if away_since is not None:
                 back_at = back_at or now
                 if spoken_at > back_at:
                     away_since = None
                     self._receiver.resumed()
-            if now - max(spoken_at, back_at) > _SILENT_BEATS * self._beat_s:
+            beat_s = self._monitored.beat_s
+            if now - max(spoken_at, back_at) > _SILENT_BEATS * beat_s:
                 raise LostError(
-                    f"the subscription is silent for {_SILENT_BEATS * self._beat_s:g} s, though it "
-                    f"should speak every {self._beat_s:g} s"
+                    f"the subscription is silent for {_SILENT_BEATS * beat_s:g} s, though it "
+                    f"should speak every {beat_s:g} s"
                 )
             if self._missing and away_since is None and now - looked_at > _MISSING_EVERY_S:
                 looked_at = now
                 await self._monitor_missing()
         raise LostError(self._lost)
+
+    def _see_to_certificate(self) -> None:
+        """Say it when the server's certificate expires; the connection stands all the same."""
+        if expired := self._pki.expired(self._certificate):
+            self._certificate = b""
+            self._receiver.complaint(f"{expired}; the next connection will be refused")
 
     async def _knock(self) -> None:
         """See whether anything listens: a server that has ended has ended our session too.
@@ -324,27 +245,6 @@ class Connection:
                 writer.close()
             await asyncio.sleep(_KNOCK_S)
 
-    async def _poll(self) -> None:
-        """Read all nodes again and again, and hand over what has changed."""
-        interval_s = self._settings.sampling_interval_ms / 1_000
-        before: list[ua.DataValue | None] = [None] * len(self._targets)
-        for_sample = self._settings.report == "sample"
-        due = time.monotonic()
-        while True:
-            due = max(due + interval_s, time.monotonic() - interval_s)
-            for at in range(0, len(self._targets), _CREATE_BATCH):
-                batch = self._targets[at : at + _CREATE_BATCH]
-                values = await self._client.uaclient.read_attributes(
-                    [target.node for target in batch], ua.AttributeIds.Value
-                )
-                for handle, value in enumerate(values, at):
-                    known, before[handle] = before[handle], value
-                    if known is None or _differs(known, value, time_too=for_sample):
-                        await self._hand_over(handle, value)
-            self._receiver.alive()
-            await self._receiver.room()
-            await asyncio.sleep(due - time.monotonic())
-
     async def _published(self, message: ua.NotificationMessage, expected: int) -> None:
         """The values of one publication; further ones come when this returns."""
         self._receiver.alive()
@@ -359,6 +259,14 @@ class Connection:
             elif isinstance(part, ua.StatusChangeNotification):
                 self._lose(f"the server ends the subscription: {part.Status.name}")
         await self._receiver.room()
+
+    async def _read(self, changed: Sequence[tuple[int, ua.DataValue]], *, last: bool) -> None:
+        """What a poll has found changed, in parts."""
+        for handle, value in changed:
+            await self._hand_over(handle, value)
+        if last:
+            self._receiver.alive()
+            await self._receiver.room()
 
     async def _hand_over(self, handle: int, data: ua.DataValue) -> None:
         target = self._targets[handle]
@@ -382,11 +290,3 @@ class Connection:
             async with asyncio.timeout(_CLOSE_TIMEOUT_S):
                 await client.disconnect()
         client.disconnect_socket()
-
-
-def _differs(before: ua.DataValue, now: ua.DataValue, *, time_too: bool) -> bool:
-    return (
-        before.StatusCode != now.StatusCode
-        or before.Value != now.Value
-        or (time_too and before.SourceTimestamp != now.SourceTimestamp)
-    )

@@ -47,6 +47,11 @@ def sentence(  # noqa: PLR0911 - one answer per family
     """
     if isinstance(error, PlatformError):
         return str(error)
+    if isinstance(error, _USER) and settings.user_certificate_file is not None:
+        return (
+            f"refused with the user certificate ({_name(error)}); make "
+            f"{settings.user_certificate_file} known to the server as a user with the right to read"
+        )
     if isinstance(error, _USER):
         if settings.username is None:
             return "refused without a user: give username and password_file for the source"

@@ -1,5 +1,7 @@
 """The security of a connection: its channel, whom we talk to, and as whom."""
 
+import asyncio
+from pathlib import Path
 from typing import Final
 
 from asyncua import Client, ua
@@ -17,8 +19,11 @@ _MODES: Final = {
 }
 
 
-async def secure(client: Client, settings: OpcUaSource, pki: Pki, identity: Identity) -> None:
+async def secure(client: Client, settings: OpcUaSource, pki: Pki, identity: Identity) -> bytes:
     """Prepare a client to connect as the plant file says.
+
+    Returns:
+        The server's certificate (DER); empty without security.
 
     Raises:
         SourceError: the server does not offer that, or is not the one that we trust.
@@ -33,7 +38,7 @@ async def secure(client: Client, settings: OpcUaSource, pki: Pki, identity: Iden
         )
     mode = _MODES.get(settings.security)
     if mode is None:
-        return
+        return b""
     offers = await client.connect_and_get_server_endpoints()
     offer = next(
         (
@@ -59,6 +64,23 @@ async def secure(client: Client, settings: OpcUaSource, pki: Pki, identity: Iden
         server_certificate=CertProperties(certificate, "DER"),
         mode=mode,
     )
+    if settings.user_certificate_file is not None and settings.user_key_file is not None:
+        await _as_user(client, settings.user_certificate_file, settings.user_key_file, pki)
+    return certificate
+
+
+async def _as_user(client: Client, certificate: Path, key: Path, pki: Pki) -> None:
+    """Come as the user of a certificate."""
+    await asyncio.to_thread(pki.user_identity, certificate, key)
+    try:
+        await client.load_client_certificate(str(certificate), _form(certificate))
+        await client.load_private_key(key, extension="PEM")
+    except (OSError, ValueError) as error:
+        raise SourceError(f"{certificate}, {key}: can not be read: {error}") from error
+
+
+def _form(certificate: Path) -> str:
+    return "PEM" if certificate.suffix == ".pem" else "DER"
 
 
 def _leaf(chain: bytes) -> bytes:

@@ -40,11 +40,17 @@ COMMANDS: Final[Mapping[str, CommandEntry]] = {
     "report": CommandEntry(
         "iiot_platform.cli.report:report", "Show the plant on one HTML page, as a file or live."
     ),
+    "metrics": CommandEntry(
+        "iiot_platform.cli.metrics:metrics", "Show the platform's metrics, or serve them."
+    ),
     "validate": CommandEntry(
         "iiot_platform.cli.validate:validate", "Check a plant file and show what follows from it."
     ),
     "replay": CommandEntry(
         "iiot_platform.cli.replay:replay", "What if: the same hours under another plant file."
+    ),
+    "alerts": CommandEntry(
+        "iiot_platform.cli.alerts:alerts", "Tell, list, replay and provision alerts."
     ),
     "explain": CommandEntry(
         "iiot_platform.cli.explain:explain", "Show how a row came to be what it is."
@@ -53,7 +59,8 @@ COMMANDS: Final[Mapping[str, CommandEntry]] = {
         "iiot_platform.cli.quarantine:quarantine", "List, show and retry what was set aside."
     ),
     "log": CommandEntry(
-        "iiot_platform.cli.log:log", "Verify the capture log, list it and show its records."
+        "iiot_platform.cli.log:log",
+        "Verify the capture log, list it, show, export, import, rebuild it.",
     ),
     "capture": CommandEntry(
         "iiot_platform.cli.capture:capture", "Capture messages into the log (the buffer service)."

@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from iiot_platform.config.plant_file import load_plant
 from iiot_platform.config.settings import Settings
+from iiot_platform.engine.consumed import publish
 from iiot_platform.engine.engine import Engine
 from iiot_platform.engine.report import BatchReport
 
@@ -42,6 +43,7 @@ def batch(
             for hour in hours:
                 engine.rerun(name, hour, run_id=run_id)
             done.append({**counts, "hours_computed_again": len(hours)})
+    publish(settings.home, engine, names)
     engine.close()
     if as_json:
         typer.echo(json.dumps({"run_id": run_id, "lines": done}, indent=2, ensure_ascii=False))

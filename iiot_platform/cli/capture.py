@@ -11,4 +11,4 @@ def capture(context: typer.Context) -> None:
     """Capture the plant's messages into the log until Ctrl-C or SIGTERM."""
     settings = Settings.from_environ(context.obj)
     plant = load_plant(settings.plant_path, context.obj)
-    raise typer.Exit(serve(settings.home, plant))
+    raise typer.Exit(serve(settings.home, plant, metrics=settings.buffer_metrics))

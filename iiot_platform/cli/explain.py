@@ -18,12 +18,11 @@ from iiot_platform.config.settings import Settings
 from iiot_platform.core import schema
 from iiot_platform.core.clock import from_ms, now_ms
 from iiot_platform.core.errors import ConfigError, StorageError, nearest
-from iiot_platform.engine.explain import EXPLAINED, Explainer, Explanation
+from iiot_platform.engine.explain import EXPLAINED, Explainer, Explanation, RawMessage
 from iiot_platform.engine.ledger import Ledger
 from iiot_platform.engine.log_reader import LogReader
 from iiot_platform.engine.table_store import TableStore
 
-_VALUES_SHOWN: Final = 12
 _RAW_SHOWN: Final = 3
 
 
@@ -32,8 +31,13 @@ def explain(
     *,
     line: Annotated[str, typer.Option(help="The line.")],
     table: Annotated[str, typer.Option(help="The table, such as signal_anomalies.")],
-    series: Annotated[str, typer.Option(help="machine/name[/operation], or what is clear of it.")],
     at: Annotated[str, typer.Option(help="The row's time, or one behind it.")],
+    series: Annotated[
+        str | None,
+        typer.Option(
+            help="machine/name[/operation], or what is clear of it; default: the newest row's."
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show a row's run, settings, window, raw messages and earlier versions."""
@@ -41,14 +45,17 @@ def explain(
     names = [known.name for known in EXPLAINED]
     if table not in names:
         raise ConfigError(f"no table of series is called '{table}'; {nearest(table, names)}")
-    if not settings.home.ledger.exists():
+    if not Ledger.is_at(settings.home):
         raise StorageError(f"'{settings.home.root}' holds no ledger: nothing was computed there")
-    ledger = Ledger.at(settings.home.ledger)
+    ledger = Ledger.of(settings.home)
     try:
         explainer = Explainer(LogReader(settings.home), ledger, TableStore(settings.home), line)
         chosen = schema.TABLES[table]
         at_ms = moment_ms(at, timezone=_timezone(settings, context), now_ms=now_ms())
-        found = explainer.explain(chosen, explainer.series(chosen, series), at_ms)
+        key = (
+            explainer.newest(chosen, at_ms) if series is None else explainer.series(chosen, series)
+        )
+        found = explainer.explain(chosen, key, at_ms)
     finally:
         ledger.close()
     if as_json:
@@ -104,6 +111,11 @@ def _print_run(console: Console, found: Explanation, settings: Settings) -> None
             f" {_time(batch.committed_ms)} as version {batch.hour_version} of the hour,"
             f" {batch.seconds:.2f} s, code {batch.code_version}",
         )
+        if batch.kept_below:
+            _say(
+                console,
+                f"    computed from readings: raw before offset {batch.kept_below} was gone",
+            )
     if not found.batches:
         _say(console, "  the ledger knows no batch of this run for the hour")
 
@@ -129,21 +141,26 @@ def _print_windows(console: Console, found: Explanation) -> None:
         model = (
             "learning" if window.mean is None else f"mean {window.mean:.6g}, std {window.std:.6g}"
         )
-        newest = " ".join(f"{value:.6g}" for value in window.values[-_VALUES_SHOWN:])
-        dots = "… " if len(window.values) > _VALUES_SHOWN else ""
+        values = " ".join(f"{value:.6g}" for value in window.values)
         _say(console, f"window of {window.quantity}", "bold")
-        _say(console, f"  {model}, {len(window.values)} accepted values: {dots}{newest}")
+        _say(console, f"  {model}, {len(window.values)} accepted values: {values}")
 
 
 def _print_raw(console: Console, found: Explanation) -> None:
     _say(console, f"raw messages: {found.messages}", "bold")
     for message in found.raw[-_RAW_SHOWN:]:
-        place = message.file or "no longer in the log"
+        place = message.file or _why_gone(message)
         topic = payload_text(message.topic.encode("utf-8", "surrogatepass"))
         _say(console, f"  offset {message.offset} {_time(message.received_ms)} {topic}")
         _say(console, f"    {place}")
         if message.file is not None:
             _say(console, f"    {payload_text(message.payload)}")
+
+
+def _why_gone(message: RawMessage) -> str:
+    if message.gone:
+        return f"raw message is gone ({message.gone}), reading kept"
+    return "no longer in the log"
 
 
 def _print_versions(console: Console, found: Explanation) -> None:
@@ -198,6 +215,7 @@ def _values(found: Explanation, settings: Settings) -> dict[str, Any]:
                 "offset": message.offset,
                 "topic": message.topic,
                 "file": message.file,
+                "gone": message.gone,
                 "received": _time(message.received_ms),
                 "payload": payload_text(message.payload, len(message.payload)),
             }

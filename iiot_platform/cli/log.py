@@ -1,6 +1,10 @@
-"""`iiot log`: verify the capture log, list its segments, show its records."""
+"""`iiot log`: verify the capture log, list its segments, show its records, carry it elsewhere."""
 
 import json
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import groupby
+from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
@@ -11,19 +15,30 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from iiot_platform.cli.app import EXIT_FAILURE
+from iiot_platform.cli.log_transfer import export_hours, import_hours, rebuild
 from iiot_platform.cli.payload_text import payload_text
 from iiot_platform.config.settings import Settings
 from iiot_platform.core.clock import from_ms
-from iiot_platform.core.errors import StorageError, nearest
+from iiot_platform.core.errors import ConfigError, StorageError, nearest
+from iiot_platform.core.paths import Home
+from iiot_platform.engine.ledger import Ledger
+from iiot_platform.engine.log_export import read_export, verify_export
+from iiot_platform.engine.log_import import Deviation, deviations
 from iiot_platform.engine.log_reader import LogReader
-from iiot_platform.engine.log_verify import LineVerdict, SealedLog
+from iiot_platform.engine.log_verify import LineVerdict, SealedLog, SealedSegment
+from iiot_platform.engine.table_store import TableStore
 
 _US_PER_MS: Final = 1_000
+_US_PER_HOUR: Final = 3_600_000_000
 _MOST_RECORDS: Final = 10_000
 
 log = typer.Typer(
-    help="Verify the capture log, list it and show its records.", no_args_is_help=True
+    help="Verify the capture log, list it, show its records, export, import, rebuild it.",
+    no_args_is_help=True,
 )
+log.command("export")(export_hours)
+log.command("import")(import_hours)
+log.command("rebuild")(rebuild)
 
 
 @log.command()
@@ -31,30 +46,74 @@ def verify(
     context: typer.Context,
     *,
     line: Annotated[str | None, typer.Option(help="One line alone.")] = None,
+    export: Annotated[
+        Path | None, typer.Option(help="A folder of 'iiot log export' instead of the log.")
+    ] = None,
+    computed: Annotated[
+        bool, typer.Option("--computed", help="Also: are this home's tables those of the export?")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Check every segment's hash, offsets and chain of records; exit 1 where one is broken."""
-    sealed = SealedLog(Settings.from_environ(context.obj).home)
-    lines = _lines(sealed, line)
+    home = Settings.from_environ(context.obj).home
+    if computed and export is None:
+        raise NoExportError
+    checks = _of_export(export) if export is not None else _of_log(SealedLog(home), line)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     verdicts = []
     with Progress(
         *columns, TimeElapsedColumn(), console=Console(stderr=True), disable=as_json
     ) as shown:
-        for name in lines:
-            segments = sealed.segments(name)
-            records = sum(segment.hi - segment.lo for segment in segments)
+        for name, records, check in checks:
             task = shown.add_task(escape(name), total=records)
-            verdicts.append(sealed.verify(name, lambda n, task=task: shown.advance(task, n)))  # type: ignore[misc] # the default binds the line's own task
+            verdicts.append(check(lambda n, task=task: shown.advance(task, n)))  # type: ignore[misc] # the default binds the line's own task
+    found = _compared(home, export) if computed and export is not None else []
     if as_json:
         values = [_values(verdict) for verdict in verdicts]
+        if computed:
+            values[0]["deviations"] = [one._asdict() for one in found]
         typer.echo(json.dumps(values, indent=2, ensure_ascii=False))
     else:
         console = Console(highlight=False)
         for verdict in verdicts:
             console.print(_sentence(verdict), soft_wrap=True)
-    if any(verdict.damage for verdict in verdicts):
+        for one in found:
+            console.print(escape(f"{one.hour} {one.what}: {one.detail}"), soft_wrap=True)
+        if computed:
+            console.print("tables and states differ" if found else "tables and states are the same")
+    if found or any(verdict.damage for verdict in verdicts):
         raise typer.Exit(EXIT_FAILURE)
+
+
+class NoExportError(ConfigError):
+    """A comparison was asked for, and with nothing."""
+
+    def __init__(self) -> None:
+        super().__init__("compare with what? give --export FOLDER beside --computed")
+
+
+_Check = Callable[[Callable[[int], None]], LineVerdict]
+
+
+def _of_log(sealed: SealedLog, line: str | None) -> Iterator[tuple[str, int, _Check]]:
+    for name in _lines(sealed, line):
+        records = sum(segment.rows for segment in sealed.segments(name))
+        yield name, records, partial(sealed.verify, name)
+
+
+def _of_export(folder: Path) -> Iterator[tuple[str, int, _Check]]:
+    export, _ = read_export(folder)
+    records = sum(segment.rows for segment in export.segments)
+    yield export.line, records, partial(verify_export, folder, export)
+
+
+def _compared(home: Home, folder: Path) -> list[Deviation]:
+    export, _ = read_export(folder)
+    ledger = Ledger.of(home)
+    try:
+        return deviations(ledger, TableStore(home), export)
+    finally:
+        ledger.close()
 
 
 @log.command("ls")
@@ -62,11 +121,18 @@ def list_segments(
     context: typer.Context,
     *,
     line: Annotated[str | None, typer.Option(help="One line alone.")] = None,
+    hours: Annotated[
+        bool, typer.Option("--hours", help="One row for all segments of an ingest hour.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """List the sealed segments."""
+    """List the sealed segments: offsets, records, bytes, times, and which are compacted."""
     sealed = SealedLog(Settings.from_environ(context.obj).home)
-    found = [(name, segment) for name in _lines(sealed, line) for segment in sealed.segments(name)]
+    names = _lines(sealed, line)
+    if hours:
+        _list_hours(sealed, names, as_json=as_json)
+        return
+    found = [(name, segment) for name in names for segment in sealed.segments(name)]
     if as_json:
         values = [
             {
@@ -74,25 +140,86 @@ def list_segments(
                 **segment._asdict(),
                 "min_received": _time(segment.min_received),
                 "max_received": _time(segment.max_received),
+                "compacted_at": None
+                if segment.compacted_at is None
+                else _time(segment.compacted_at),
             }
             for name, segment in found
         ]
         typer.echo(json.dumps(values, indent=2, ensure_ascii=False))
         return
-    table = Table(title="segments", title_justify="left", box=box.SIMPLE_HEAD)
+    table = _table("segments", "file")
+    for name, segment in found:
+        _add(table, name, (segment,), segment.path)
+    console = Console(highlight=False)
+    console.print(table)
+    _tell_missing(console, sealed, names)
+
+
+def _list_hours(sealed: SealedLog, names: Sequence[str], *, as_json: bool) -> None:
+    found = [
+        (name, tuple(group))
+        for name in names
+        for _, group in groupby(sealed.segments(name), lambda one: one.min_received // _US_PER_HOUR)
+    ]
+    if as_json:
+        values = [
+            {
+                "line": name,
+                "lo": group[0].lo,
+                "hi": group[-1].hi,
+                "records": sum(one.rows for one in group),
+                "bytes": sum(one.bytes for one in group),
+                "min_received": _time(min(one.min_received for one in group)),
+                "max_received": _time(max(one.max_received for one in group)),
+                "segments": len(group),
+                "compacted": _compacted(group),
+            }
+            for name, group in found
+        ]
+        typer.echo(json.dumps(values, indent=2, ensure_ascii=False))
+        return
+    table = _table("ingest hours", "segments")
+    for name, group in found:
+        _add(table, name, group, str(len(group)))
+    console = Console(highlight=False)
+    console.print(table)
+    _tell_missing(console, sealed, names)
+
+
+def _table(title: str, last: str) -> Table:
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("line", overflow="fold")
     for heading in ("offset", "records", "bytes"):
         table.add_column(heading, justify="right")
     table.add_column("received from", no_wrap=True)
-    table.add_column("file", overflow="fold")
-    for name, segment in found:
-        table.add_row(
-            escape(name),
-            *(f"{n:,}" for n in (segment.lo, segment.hi - segment.lo, segment.bytes)),
-            _time(segment.min_received),
-            escape(segment.path),
-        )
-    Console(highlight=False).print(table)
+    table.add_column("to", no_wrap=True)
+    table.add_column("compacted")
+    table.add_column(last, overflow="fold")
+    return table
+
+
+def _add(table: Table, name: str, group: Sequence[SealedSegment], last: str) -> None:
+    sizes = (group[0].lo, sum(one.rows for one in group), sum(one.bytes for one in group))
+    table.add_row(
+        escape(name),
+        *(f"{n:,}" for n in sizes),
+        _time(min(one.min_received for one in group)),
+        _time(max(one.max_received for one in group)),
+        "yes" if _compacted(group) else "no",
+        escape(last),
+    )
+
+
+def _compacted(group: Sequence[SealedSegment]) -> bool:
+    return all(one.compacted_at is not None for one in group)
+
+
+def _tell_missing(console: Console, sealed: SealedLog, names: Sequence[str]) -> None:
+    for name in names:
+        for hole in sealed.missing(name):
+            text = f"{name}: offsets [{hole.lo}, {hole.hi}) are gone: {hole.reason}"
+            console.print(escape(text), soft_wrap=True)
 
 
 @log.command()
@@ -109,6 +236,11 @@ def show(
     (name,) = _lines(SealedLog(home), line)
     reader = LogReader(home)
     head = reader.head(name)
+    if offset < reader.start(name):
+        raise StorageError(
+            f"line '{name}' has records from offset {reader.start(name)} on, those before were"
+            f" deleted by retention; got {offset}"
+        )
     if offset >= head:
         raise StorageError(f"line '{name}' has records up to offset {head - 1}; got {offset}")
     records = reader.read(name, [(offset, min(offset + count, head))]).to_pylist()
@@ -145,6 +277,8 @@ def _values(verdict: LineVerdict) -> dict[str, Any]:
         "records": verdict.records,
         "bytes": verdict.bytes,
         "head": verdict.head,
+        "start": verdict.start,
+        "lost": verdict.lost,
         "chain_hash": verdict.chain_hash,
         "damage": None if verdict.damage is None else verdict.damage._asdict(),
     }
@@ -155,7 +289,10 @@ def _sentence(verdict: LineVerdict) -> str:
     name = f"[bold]{escape(verdict.line)}[/bold]"
     damage = verdict.damage
     if damage is None:
-        return f"{name}: [green]sound[/green], {sound}, chain {verdict.chain_hash[:16]}…"
+        start = f" from offset {verdict.start} on" if verdict.start else ""
+        lost = "".join(f"; offsets [{lo}, {hi}) are lost" for lo, hi in verdict.lost)
+        chain = verdict.chain_hash[:16]
+        return f"{name}: [green]sound[/green]{start}, {sound}, chain {chain}…{escape(lost)}"
     place = f"[{damage.lo}, {damage.hi}) ({damage.kind.replace('_', ' ')}): {damage.detail}"
     return (
         f"{name}: [red]broken[/red] at offsets {escape(place)}; file {escape(damage.path)};"

@@ -11,9 +11,17 @@ import typer
 from rich import box
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.table import Table
 
+from iiot_platform.cli.announcement import announced, in_words, left_in_words
 from iiot_platform.cli.moments import moment_ms
 from iiot_platform.cli.payload_text import payload_text
 from iiot_platform.config.plant_file import load_plant
@@ -128,31 +136,38 @@ def retry_rows(
     _check_reason(reason)
     run_id = f"retry-{uuid.uuid4()}"
     reports: list[RetryReport] = []
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with (
         _opened(context, line) as (engine, lines, _),
-        Progress(*columns, console=Console(stderr=True), disable=as_json) as shown,
+        Progress(
+            *columns, TimeElapsedColumn(), console=Console(stderr=True), disable=as_json
+        ) as shown,
     ):
         for name in lines:
             task = shown.add_task(escape(name), total=None)
-            reports.append(
-                retry(
-                    engine,
-                    name,
-                    run_id=run_id,
-                    reason=reason,
-                    on_hour=lambda report, task=task: shown.update(  # type: ignore[misc] # the default binds the line's own task
-                        task, description=escape(f"{report.line}: hour {_hour(report.hour)}")
-                    ),
-                )
-            )
+
+            def advance(report: RetryReport, task: TaskID = task) -> None:
+                total = len(report.hours) + report.following
+                shown.update(task, completed=len(report.computed), total=total)
+
+            reports.append(retry(engine, name, run_id=run_id, reason=reason, on_hour=advance))
+            shown.update(task, total=len(reports[-1].computed))
+        computed = [found.settled for report in reports for found in report.computed]
+        told = announced(Settings.from_environ(context.obj).home, engine, run_id, computed)
     if as_json:
-        values = {"run_id": run_id, "lines": [_report(report) for report in reports]}
+        values = {
+            "run_id": run_id,
+            "told_to_dagster": told,
+            "lines": [_report(report) for report in reports],
+        }
         typer.echo(json.dumps(values, indent=2, ensure_ascii=False))
         return
     console = Console(highlight=False)
     for report in reports:
         console.print(_sentence(report), soft_wrap=True)
+        if report.left:
+            console.print(f"  {left_in_words(report.left)}", soft_wrap=True)
+    console.print(in_words(run_id, told), soft_wrap=True)
 
 
 @contextmanager
@@ -187,6 +202,8 @@ def _report(report: RetryReport) -> dict[str, Any]:
         "stays": dict(report.stays),
         "gone": report.gone,
         "hours": [_hour(hour) for hour in report.hours],
+        "following_hours": report.following,
+        "hours_to_follow": report.left,
     }
 
 
@@ -196,7 +213,9 @@ def _sentence(report: RetryReport) -> str:
         stays.append(f"{report.gone:,} no longer in the log")
     return escape(
         f"{report.line}: {report.decoded:,} of {report.tried:,} decode now,"
-        f" {len(report.hours)} hours computed" + (f"; stay: {', '.join(stays)}" if stays else "")
+        f" {len(report.hours)} hours computed"
+        + (f", and {report.following} that follow from them" if report.following else "")
+        + (f"; stay: {', '.join(stays)}" if stays else "")
     )
 
 

@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from iiot_platform.cli.announcement import announced, in_words, left_in_words
 from iiot_platform.cli.moments import hours_of
 from iiot_platform.cli.promotion import difference, put_in_place
 from iiot_platform.cli.replay_page import Page, page
@@ -25,7 +26,7 @@ from iiot_platform.config.shifts import ShiftCalendar
 from iiot_platform.core.clock import from_ms, hour_start_ms, now_ms
 from iiot_platform.core.errors import AnalysisError, ConfigError, StorageError
 from iiot_platform.engine import replay as engine_replay
-from iiot_platform.engine.backfill import backfill
+from iiot_platform.engine.backfill import Recomputed, backfill
 from iiot_platform.engine.comparison import Comparison, Example, QuantityComparison
 from iiot_platform.engine.engine import Engine
 from iiot_platform.engine.envelope import Envelope
@@ -165,24 +166,26 @@ def _promote(
         settings.plant_path, candidate, now_ms(), lambda copy: _check_same(copy, tried, environ)
     )
     run_id = f"promote-{uuid.uuid4()}"
+    computed: list[Recomputed] = []
     with shown:
         task = shown.add_task("hours computed", total=len(asked.hours))
-        reports = backfill(
-            engine,
-            asked.line,
-            asked.hours,
-            run_id=run_id,
-            on_hour=lambda _: shown.advance(task),
-        )
+        for found in backfill(engine, asked.line, asked.hours, run_id=run_id):
+            computed.append(found)
+            following = sum(one.follows for one in computed)
+            shown.update(task, advance=1, total=len(asked.hours) + following)
+    told = announced(settings.home, engine, run_id, [found.settled for found in computed])
+    reports = [found.settled.report for found in computed]
     return {
         "plant": str(settings.plant_path),
         "kept": None if kept is None else str(kept),
         "diff": changes,
         "run_id": run_id,
-        "hours": len(reports),
+        "told_to_dagster": told,
+        "hours": sum(not found.follows for found in computed),
+        "following_hours": sum(found.follows for found in computed),
+        "hours_to_follow": len(engine.dirty_hours(asked.line)),
         "rows": sum(sum(report.rows.values()) for report in reports),
         "anomalies": sum(report.anomalies for report in reports),
-        "hours_to_follow": len(engine.dirty_hours(asked.line)),
     }
 
 
@@ -261,15 +264,16 @@ def _print_promotion(console: Console, promoted: dict[str, Any]) -> None:
         + (f"; the old one is {escape(promoted['kept'])}" if promoted["kept"] else ""),
         soft_wrap=True,
     )
+    following = promoted["following_hours"]
     console.print(
-        f"{promoted['hours']} hours computed: {promoted['rows']:,} rows,"
-        f" {promoted['anomalies']:,} anomalies"
+        f"{promoted['hours']} hours computed"
+        + (f", and {following} that follow from them" if following else "")
+        + f": {promoted['rows']:,} rows, {promoted['anomalies']:,} anomalies",
+        soft_wrap=True,
     )
     if promoted["hours_to_follow"]:
-        console.print(
-            f"{promoted['hours_to_follow']} hours behind them go on from another state now;"
-            " `iiot batch` computes them, where Dagster does not run"
-        )
+        console.print(left_in_words(promoted["hours_to_follow"]), soft_wrap=True)
+    console.print(in_words(promoted["run_id"], promoted["told_to_dagster"]), soft_wrap=True)
 
 
 def _values(

@@ -3,28 +3,25 @@
 import json
 import uuid
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from iiot_platform.cli.announcement import announced, in_words, left_in_words
 from iiot_platform.cli.app import EXIT_FAILURE
 from iiot_platform.cli.moments import hours_of
 from iiot_platform.config.plant_file import load_plant
 from iiot_platform.config.settings import Settings
 from iiot_platform.core.clock import now_ms, partition_key
 from iiot_platform.core.errors import ConfigError
-from iiot_platform.core.paths import Home
+from iiot_platform.engine.backfill import Recomputed, backfill
 from iiot_platform.engine.engine import Engine
-from iiot_platform.engine.errors import CommitLostError
 from iiot_platform.engine.report import SettleReport
-
-_TRIES: Final = 5
 
 
 class Under(Enum):
@@ -57,15 +54,18 @@ class Tally:
     equal: int = 0
     rows: int = 0
     ripples: int = 0
+    left: int = 0
 
     def __post_init__(self) -> None:
         self.differences: list[dict[str, str]] = []
         self.reasons: Counter[str] = Counter()
         self.reports: list[SettleReport] = []
 
-    def add(self, found: SettleReport) -> None:
+    def add(self, one: Recomputed) -> None:
         """Takes one hour."""
+        found = one.settled
         self.hours += 1
+        self.ripples += one.follows
         self.reports.append(found)
         self.equal += found.equal
         self.rows += sum(found.report.rows.values())
@@ -83,8 +83,14 @@ class Tally:
             "equal": self.equal,
             "rows": self.rows,
             "following_hours": self.ripples,
+            "hours_to_follow": self.left,
             "reasons": dict(self.reasons),
             "differences": self.differences,
+            "computed_from_readings": {
+                partition_key(found.report.hour): found.report.kept_below
+                for found in self.reports
+                if found.report.kept_below
+            },
         }
 
 
@@ -126,7 +132,9 @@ def rerun(
     )
     engine = Engine(installed.home, plant, sinks=installed.influx is not None)
     run_id = f"rerun-{uuid.uuid4()}"
-    under = Under.CURRENT if outdated else settings
+    under: Literal["keep", "current"] = (
+        "current" if outdated or settings is Under.CURRENT else "keep"
+    )
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     tallies = []
     try:
@@ -138,9 +146,12 @@ def rerun(
                 task = shown.add_task(escape(name), total=len(chosen))
                 tally = Tally(name)
                 tallies.append(tally)
-                for _ in _computed(engine, tally, chosen, run_id, under):
-                    shown.advance(task)
-        told = _announced(installed.home, engine, run_id, tallies)
+                for found in backfill(engine, name, chosen, run_id=run_id, settings=under):
+                    tally.add(found)
+                    shown.update(task, advance=1, total=len(chosen) + tally.ripples)
+                tally.left = len(engine.dirty_hours(name))
+        reports = [found for tally in tallies for found in tally.reports]
+        told = announced(installed.home, engine, run_id, reports)
     finally:
         engine.close()
     _tell(tallies, run_id, told, as_json=as_json)
@@ -151,46 +162,6 @@ def rerun(
 def _chosen(engine: Engine, line: str, hours: range | None, *, outdated: bool) -> list[int]:
     known = engine.outdated_hours(line) if outdated else engine.ledger.hours(line)
     return [hour for hour in known if hours is None or hour in hours]
-
-
-def _computed(
-    engine: Engine, tally: Tally, chosen: list[int], run_id: str, under: Under
-) -> Iterator[int]:
-    """Computes hours, oldest first, then those that follow from a state that has changed."""
-    line, before = tally.line, set(engine.dirty_hours(tally.line))
-    for hour in chosen:
-        tally.add(_hour(engine, line, hour, run_id, under))
-        yield hour
-    while following := [hour for hour in engine.dirty_hours(line) if hour not in before]:
-        # one ripple may cause the next, each in a later hour
-        tally.add(_hour(engine, line, following[0], run_id, Under.KEEP))
-        tally.ripples += 1
-
-
-def _hour(engine: Engine, line: str, hour: int, run_id: str, under: Under) -> SettleReport:
-    """Computes one hour; begins anew where a live batch has changed it meanwhile."""
-
-    def compute() -> SettleReport:
-        if under is Under.CURRENT:
-            return engine.rerun(line, hour, run_id=run_id, settings="current", kind="backfill")
-        return engine.rerun(line, hour, run_id=run_id)
-
-    for _ in range(_TRIES - 1):
-        try:
-            return compute()
-        except CommitLostError:
-            continue
-    return compute()
-
-
-def _announced(home: Home, engine: Engine, run_id: str, tallies: list[Tally]) -> int | None:
-    """How many hours Dagster was told of; None where there is no Dagster."""
-    if not (home.dagster / "dagster.yaml").exists():
-        return None
-    # importing Dagster takes longer than computing an hour
-    from iiot_platform.orchestration.announce import announce  # noqa: PLC0415
-
-    return announce(home, engine, run_id, [found for tally in tallies for found in tally.reports])
 
 
 def _tell(tallies: list[Tally], run_id: str, told: int | None, *, as_json: bool) -> None:
@@ -208,7 +179,14 @@ def _tell(tallies: list[Tally], run_id: str, told: int | None, *, as_json: bool)
             f"{tally.line}: {tally.hours} hours computed again{following},"
             f" {tally.equal} as they were, {tally.rows:,} rows"
         )
+        for found in tally.reports:
+            if found.report.kept_below:
+                typer.echo(
+                    f"  {partition_key(found.report.hour)}: computed from readings: raw before"
+                    f" offset {found.report.kept_below} is gone"
+                )
         for reason, count in sorted(tally.reasons.items()):
             typer.echo(f"  {reason}: {count} tables of a series differ")
-    dagster = "there is no Dagster here" if told is None else f"Dagster shows {told} hours"
-    typer.echo(f"run {run_id}; {dagster}")
+        if tally.left:
+            typer.echo(f"  {left_in_words(tally.left)}")
+    typer.echo(in_words(run_id, told))

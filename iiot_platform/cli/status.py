@@ -38,6 +38,8 @@ def status(
         return
     console = Console(highlight=False)
     console.print(_buffer(found), soft_wrap=True)
+    for warning in found.buffer.warnings:
+        console.print(f"buffer: [yellow]{escape(warning)}[/yellow]", soft_wrap=True)
     if remark:
         console.print(f"plant file: [red]{escape(remark)}[/red]", soft_wrap=True)
     if not found.lines:

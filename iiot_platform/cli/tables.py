@@ -1,6 +1,7 @@
 """`iiot tables`: look at what was computed."""
 
 import json
+from datetime import datetime
 from typing import Annotated
 
 import pandas as pd
@@ -11,8 +12,10 @@ from rich.table import Table
 
 from iiot_platform.client import Client
 from iiot_platform.config.settings import Settings
+from iiot_platform.core.clock import from_ms, hour_from_key, hour_start_ms
 
 _SHOWN = 20
+_Span = tuple[datetime | None, datetime | None]
 _GAP = 2
 _UTC = "+00:00"
 _HIDDEN = frozenset({"run_id", "config_version", "payload_hash", "values", "sub", "bytes"})
@@ -23,13 +26,16 @@ def tables(
     *,
     line: Annotated[str | None, typer.Option(help="One line alone.")] = None,
     table: Annotated[str | None, typer.Option(help="Show rows of this table.")] = None,
+    hour: Annotated[str | None, typer.Option(help="Rows of this hour: 2026-11-22-09:00.")] = None,
     last: Annotated[int, typer.Option(min=1, help="How many of the newest rows.")] = _SHOWN,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one list.")] = False,
 ) -> None:
     """List the tables with their rows, or show the newest rows of one."""
     client = Client(Settings.from_environ(context.obj).home)
     try:
-        found = client.tables(line) if table is None else _rows(client, line, table, last)
+        found = (
+            client.tables(line) if table is None else _rows(client, line, table, last, _span(hour))
+        )
     finally:
         client.close()
     if as_json:
@@ -44,9 +50,29 @@ def tables(
         console.print(f"not shown: {', '.join(left_out)}; --json shows all", soft_wrap=True)
 
 
-def _rows(client: Client, line: str | None, table: str, last: int) -> pd.DataFrame:
+def _span(hour: str | None) -> _Span:
+    """The hour's begin and end; neither where every hour is meant."""
+    if hour is None:
+        return None, None
+    try:
+        number = hour_from_key(hour)
+    except ValueError as error:
+        raise typer.BadParameter(
+            f"'{hour}' is no hour such as 2026-11-22-09:00", param_hint="'--hour'"
+        ) from error
+    return from_ms(hour_start_ms(number)), from_ms(hour_start_ms(number + 1))
+
+
+def _rows(
+    client: Client,
+    line: str | None,
+    table: str,
+    last: int,
+    span: _Span,
+) -> pd.DataFrame:
+    start, end = span
     lines = client.lines() if line is None else [line]
-    parts = [client.table(name, table, last=last) for name in lines]
+    parts = [client.table(name, table, start=start, end=end, last=last) for name in lines]
     parts = [
         part if "line_name" in part.columns else part.assign(line_name=name)
         for name, part in zip(lines, parts, strict=True)

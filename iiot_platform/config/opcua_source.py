@@ -101,6 +101,9 @@ class OpcUaSource(Parameters):
     Attributes:
         security: of the channel, with policy Basic256Sha256; our certificate is made at the
             first start and kept below `capture/pki` of the home.
+        user_certificate_file: certificate (DER or PEM) of the user, instead of a user name; made
+            with its key where neither file exists.
+        user_key_file: its key (PEM, without a password).
         server_certificate_file: the certificate that the server must have (DER or PEM); default:
             the one that it shows first is trusted from then on.
         mode: `poll` reads instead of subscribing, for servers whose subscriptions fail.
@@ -109,6 +112,9 @@ class OpcUaSource(Parameters):
             time alone has.
         keep_s: how long the server shall keep values while the connection is away, as far as it
             lets us.
+        history: `fill` asks the server's history for what a gap lacks, where it has one.
+        history_limit: values that are read for one gap at most.
+        first_history_s: how far back the history is read at the very first start.
         queue_limit: values that may wait for the disk; beyond it the server is not asked.
     """
 
@@ -118,12 +124,17 @@ class OpcUaSource(Parameters):
     security: Literal["none", "sign", "sign_and_encrypt"] = "none"
     username: Annotated[str, Field(min_length=1)] | None = None
     password: SecretStr | None = None
+    user_certificate_file: Path | None = None
+    user_key_file: Path | None = None
     server_certificate_file: Path | None = None
     mode: Literal["subscribe", "poll"] = "subscribe"
     publishing_interval_ms: PositiveFloat = 100.0
     sampling_interval_ms: PositiveFloat = 100.0
     report: Literal["change", "sample"] = "change"
     keep_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 10.0
+    history: Literal["fill", "off"] = "fill"
+    history_limit: PositiveInt = 5_000_000
+    first_history_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     queue_limit: PositiveInt = 100_000
     namespace: Annotated[str, Field(min_length=1)] | None = None
     nodes: Annotated[tuple[OpcUaNode, ...], Field(min_length=1)]
@@ -132,6 +143,13 @@ class OpcUaSource(Parameters):
     def _credentials(self) -> Self:
         if self.password is not None and self.username is None:
             raise ValueError("has a password but no username")
+        if (self.user_certificate_file is None) != (self.user_key_file is None):
+            raise ValueError("should have both user_certificate_file and user_key_file")
+        if self.user_certificate_file is not None:
+            if self.username is not None:
+                raise ValueError("should have either username or user_certificate_file")
+            if self.security == "none":
+                raise ValueError("a user certificate needs security: sign_and_encrypt, or sign")
         return self
 
     @property

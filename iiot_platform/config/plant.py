@@ -1,13 +1,16 @@
 """The plant: sources, lines, and the settings of their analysis, as one frozen model."""
 
 import fnmatch
+import re
 import zoneinfo
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, Discriminator, Field, SecretStr, Tag, model_validator
 
-from iiot_platform.config.errors import PlantError, UnknownLineError
+from iiot_platform.config.alerts import AlertSettings, clash, unmatched
+from iiot_platform.config.errors import PlantError, Problem, UnknownLineError
 from iiot_platform.config.fit import LEVELS, LineOutline, misfits, prefix_of
 from iiot_platform.config.level_name import CONTROL, LevelName
 from iiot_platform.config.line_settings import (
@@ -30,6 +33,7 @@ from iiot_platform.core.parameters import (
 )
 
 _Entry = TypeVar("_Entry")
+_OWNER = re.compile(r"team:[A-Za-z0-9_.-]+|[^@\s:]+@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+")
 
 
 def _topic(topic: str) -> str:
@@ -75,7 +79,14 @@ def _some(entries: tuple[_Entry, ...]) -> tuple[_Entry, ...]:
     return entries
 
 
+def _owner(owner: str) -> str:
+    if not _OWNER.fullmatch(owner):
+        raise ValueError("should be an e-mail address or a team such as 'team:maintenance'")
+    return owner
+
+
 Topic = Annotated[str, AfterValidator(_topic)]
+Owner = Annotated[str, AfterValidator(_owner)]
 
 
 class MqttTls(Parameters):
@@ -123,14 +134,35 @@ class BufferSettings(Parameters):
     commit_interval_s: PositiveFloat = 0.2
     seal_interval_s: PositiveFloat = 1.0
     seal_rows: PositiveInt = 50_000
+    compact_after_s: PositiveFloat = 7_200.0
+    """How long after its end an hour's segments are made into one file."""
+    compact_rows: PositiveInt = 200_000
+    """Records of one compacted file at most."""
+    unlink_grace_s: PositiveFloat = 3_600.0
+    """How long a replaced file stays for its readers: longer than any run takes."""
+    keep_raw_s: PositiveFloat | None = None
+    """Age at which raw records that are consumed are deleted; null: never."""
+    keep_raw_bytes: PositiveInt | None = None
+    """Size of all segments above which the oldest that are consumed are deleted; null: never."""
+    disk_warn_free: PositiveFloat = 2e9
+    """Free space of the disk below which the buffer warns; below 1 a share, else bytes."""
+    disk_stop_free: PositiveFloat = 256e6
+    """Free space below which nothing more is taken or acknowledged, likewise."""
+    disk_trim: bool = False
+    """At that mark, delete the oldest raw records that are consumed, and at once."""
 
 
 class BatchSettings(Parameters):
     """How batches are cut, settled and kept."""
 
     interval_s: PositiveFloat = 5.0
+    """How often a line's batch begins; Dagster's daemon looks every 5 s."""
+    live_interval_s: Annotated[float, Field(ge=0.2, le=5.0)] | None = None
+    """How often it begins where that is to be sooner than the daemon looks; None: it is not."""
     row_cap: PositiveInt = 200_000
     """Rows that one batch takes at most."""
+    max_lag_s: PositiveFloat | None = None
+    """How long a sealed record may wait; None: 60 s, and no less than twelve intervals."""
     settle_grace_s: Annotated[float, Field(ge=0)] = 300.0
     """How long after its end an hour is computed whole, and rows of it count as late."""
     nightly_hours: Annotated[int, Field(ge=0)] = 24
@@ -143,6 +175,11 @@ class BatchSettings(Parameters):
     """Likewise a run that failed, whatever its kind."""
     keep_runs_s: PositiveFloat = 30 * DAY_S
     """Likewise any other run: settling, nightly, rerun, backfill, housekeeping."""
+
+    @property
+    def lag_bound_s(self) -> float:
+        """How long a sealed record may wait to be computed."""
+        return max(60.0, 12 * self.interval_s) if self.max_lag_s is None else self.max_lag_s
 
 
 class SeriesRule(Parameters):
@@ -190,6 +227,7 @@ class Line(Parameters):
         topic: shape of its topics; `{machine}` is one level, `{device}` the rest.
         max_lateness_s: overrides how late a row may come.
         max_future_s: overrides how far ahead of its receive time a row may be.
+        owners: whom to ask about it, as Dagster shows it; for people alone.
         defaults: settings per kind that differ from the plant's.
         series: exceptions from the defaults; they come after the plant's.
     """
@@ -199,6 +237,7 @@ class Line(Parameters):
     topic: Topic = TOPIC_SHAPE
     max_lateness_s: PositiveFloat | None = None
     max_future_s: PositiveFloat | None = None
+    owners: tuple[Owner, ...] = ()
     defaults: KindDefaults = KindDefaults()
     series: tuple[SeriesRule, ...] = ()
 
@@ -221,6 +260,9 @@ class Plant(Parameters):
     """For people alone, in dashboards and shifts; all times that are stored are UTC."""
     shifts: Annotated[tuple[Shift, ...], AfterValidator(distinct)] = DEFAULT_SHIFTS
     """In the plant's time zone; for people alone."""
+    history_start: date | None = None
+    """First day (UTC) that Dagster shows; older hours are computed all the same, and shown from
+    the next load of the code location on. None: the day of the oldest hour that was computed."""
     sources: Annotated[tuple[Source, ...], AfterValidator(_some)] = (MqttSource(),)
     lines: Annotated[tuple[Line, ...], AfterValidator(_some)]
     max_lateness_s: PositiveFloat = 7 * DAY_S
@@ -229,6 +271,7 @@ class Plant(Parameters):
     series: tuple[PlantRule, ...] = ()
     buffer: BufferSettings = BufferSettings()
     batches: BatchSettings = BatchSettings()
+    alerts: AlertSettings = AlertSettings()
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -248,9 +291,34 @@ class Plant(Parameters):
             {line.name: line.source for line in self.lines},
             self.sources[0].name,
         )
+        problems += unmatched(self.alerts, self.line_names)
+        written = "mqtt" in self.alerts.model_fields_set and self.alerts.mqtt.enabled
+        if written and (problem := self.alert_topic_problem) is not None:
+            problems.append(problem)
         if problems:
             raise PlantError(problems)
         return self
+
+    @property
+    def alert_broker(self) -> MqttSource | None:
+        """The broker that alerts are published at; None where there is none of that name."""
+        brokers = [source for source in self.sources if isinstance(source, MqttSource)]
+        wanted = self.alerts.mqtt.source
+        return next((b for b in brokers if wanted is None or b.name == wanted), None)
+
+    @property
+    def alert_topic_problem(self) -> Problem | None:
+        """Why alerts can not be published over MQTT; None: they can."""
+        broker, mqtt = self.alert_broker, self.alerts.mqtt
+        if broker is None:
+            names = {source.name for source in self.sources if isinstance(source, MqttSource)}
+            what = "the plant has no broker" if mqtt.source is None else nearest(mqtt.source, names)
+            return Problem(("alerts", "mqtt", "source"), f"no such broker; {what}")
+        # two sources may be one broker
+        heard = [line for line in self.lines if isinstance(self.source_of(line.name), MqttSource)]
+        lines = {line.name: line.topic_prefix for line in heard}
+        message = clash(mqtt.root, lines)
+        return None if message is None else Problem(("alerts", "mqtt", "prefix"), message)
 
     @property
     def line_names(self) -> tuple[str, ...]:

@@ -15,9 +15,16 @@ from iiot_platform.config.plant import Plant
 from iiot_platform.config.yaml_tree import Tree, read_tree
 from iiot_platform.core.errors import nearest
 
-_SECRETS = frozenset({"password"})
+_SECRETS = frozenset({"password", "token", "hmac_key"})
+_UNSAID = _SECRETS | {"webhook"}
+"""What stands at these is not repeated in a message; the address of a webhook may be a secret."""
 _FILE = "_file"
-_PATHS = frozenset({"ca_file", "cert_file", "key_file", "server_certificate_file"})
+_PATHS = frozenset(
+    {
+        *("ca_file", "cert_file", "key_file", "server_certificate_file"),
+        *("user_certificate_file", "user_key_file"),
+    }
+)
 _SOURCE_KINDS = frozenset({"mqtt", "opcua"})
 _SOURCE_DEPTH = 2
 _VARIABLE = re.compile(r"\$(\$?)\{([^}]*)\}")
@@ -157,7 +164,7 @@ def _expectation(kind: str, message: str, location: Location) -> str:
 
 def _got(tree: Tree, location: Location) -> str:
     """What the file says at a scalar: never the value that was put in its place."""
-    if location not in tree.texts or _SECRETS.intersection(location):
+    if location not in tree.texts or _UNSAID.intersection(location):
         return ""
     text = tree.texts[location]
     return f"; got '{text if len(text) <= _LONGEST_TEXT else text[:_LONGEST_TEXT] + '…'}'"
@@ -172,7 +179,7 @@ def _fields(location: Location) -> set[str]:
         elif isinstance(part, str):
             found = [model.model_fields[part] for model in models if part in model.model_fields]
             models = [inner for field in found for inner in _models(field.annotation)]
-    names = {name for model in models for name in model.model_fields}
+    names = {field.alias or name for model in models for name, field in model.model_fields.items()}
     return names | {f"{name}{_FILE}" for name in names & _SECRETS}
 
 

@@ -1,18 +1,27 @@
 """Settings of the installation: where state lives and which servers it talks to."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
 
 from pydantic import SecretStr
 
+from iiot_platform.config.endpoint import (
+    BUFFER_PORT,
+    PLATFORM_PORT,
+    EndpointError,
+    EndpointSettings,
+)
 from iiot_platform.core.errors import ConfigError
 from iiot_platform.core.paths import Home
 
 PLANT_FILE = "plant.yaml"
+DATABASE_URL = "IIOT_DATABASE_URL"
+DEFINITIONS = "iiot_platform.definitions"
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
+_OFF = "off"
 
 
 class SettingError(ConfigError):
@@ -45,12 +54,27 @@ class InfluxSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What an installation needs to know, beside its plant file."""
+    """What an installation needs to know, beside its plant file.
+
+    Attributes:
+        buffer_metrics: where the buffer tells of itself; None: nowhere.
+        metrics: where `iiot metrics --serve` tells of the platform.
+    """
 
     home: Home = field(default_factory=lambda: Home(Path("var").absolute()))
     plant_path: Path = field(default_factory=lambda: Path(PLANT_FILE).absolute())
     influx: InfluxSettings | None = None
     dagster_url: str = "http://127.0.0.1:3000"
+    buffer_metrics: EndpointSettings | None = field(
+        default_factory=lambda: EndpointSettings(port=BUFFER_PORT)
+    )
+    metrics: EndpointSettings = field(default_factory=lambda: EndpointSettings(port=PLATFORM_PORT))
+    definitions: str = DEFINITIONS
+    """Module whose `defs` Dagster loads: the platform's, or one of yours that merges them."""
+    grafana_url: str | None = None
+    """Where the dashboards are; Dagster links to them."""
+    report_url: str | None = None
+    """Where `iiot report --serve` shows its page; Dagster links to it."""
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Self:
@@ -63,12 +87,21 @@ class Settings:
             SettingError: a variable is wrong, or one that another needs is missing.
         """
         variables = {name: value for name, value in environ.items() if value.strip()}
-        home = Home(Path(variables.get("IIOT_HOME", "var")).expanduser().absolute())
+        root = Path(variables.get("IIOT_HOME", "var")).expanduser().absolute()
+        home = Home(root, _database(variables))
+        shared = _endpoint(variables)
         return cls(
             home=home,
             plant_path=_plant_path(variables, home),
             influx=_influx(variables),
             dagster_url=_url(variables, "DAGSTER_UI_URL", "http://127.0.0.1:3000"),
+            buffer_metrics=None
+            if variables.get("IIOT_BUFFER_METRICS", "").strip().lower() == _OFF
+            else _address(variables, "IIOT_BUFFER_METRICS", replace(shared, port=BUFFER_PORT)),
+            metrics=_address(variables, "IIOT_METRICS", replace(shared, port=PLATFORM_PORT)),
+            definitions=variables.get("IIOT_DEFINITIONS", DEFINITIONS).strip(),
+            grafana_url=_optional_url(variables, "GRAFANA_URL"),
+            report_url=_optional_url(variables, "IIOT_REPORT_URL"),
         )
 
 
@@ -77,6 +110,19 @@ def _plant_path(variables: Mapping[str, str], home: Home) -> Path:
         return Path(variables["IIOT_PLANT"]).expanduser().absolute()
     here = Path(PLANT_FILE).absolute()
     return here if here.exists() else home.root / PLANT_FILE
+
+
+def _database(variables: Mapping[str, str]) -> SecretStr | None:
+    text = _secret(variables, DATABASE_URL)
+    if text is None:
+        return None
+    # what reads no ledger, such as the buffer, is spared the import
+    from iiot_platform.config.database import DatabaseUrlError, normalised  # noqa: PLC0415
+
+    try:
+        return normalised(text.get_secret_value())
+    except DatabaseUrlError as error:
+        raise SettingError(DATABASE_URL, str(error)) from error
 
 
 def _influx(variables: Mapping[str, str]) -> InfluxSettings | None:
@@ -97,6 +143,30 @@ def _influx(variables: Mapping[str, str]) -> InfluxSettings | None:
         password=password,
         verify_tls=_flag(variables, "INFLUX_VERIFY_TLS", default=True),
     )
+
+
+def _endpoint(variables: Mapping[str, str]) -> EndpointSettings:
+    """What both endpoints share: TLS, the token, and the consent to do without."""
+    cert, key = (variables.get(f"IIOT_METRICS_{name}_FILE") for name in ("CERT", "KEY"))
+    try:
+        return EndpointSettings(
+            cert_file=None if cert is None else Path(cert).expanduser(),
+            key_file=None if key is None else Path(key).expanduser(),
+            token=_secret(variables, "IIOT_METRICS_TOKEN"),
+            insecure=_flag(variables, "IIOT_METRICS_INSECURE", default=False),
+        )
+    except EndpointError as error:
+        name = "IIOT_METRICS_CERT_FILE" if cert is None else "IIOT_METRICS_KEY_FILE"
+        raise SettingError(name, str(error)) from error
+
+
+def _address(
+    variables: Mapping[str, str], name: str, endpoint: EndpointSettings
+) -> EndpointSettings:
+    try:
+        return endpoint.at(variables[name]) if name in variables else endpoint
+    except EndpointError as error:
+        raise SettingError(name, str(error)) from error
 
 
 def _secret(variables: Mapping[str, str], name: str) -> SecretStr | None:
@@ -123,6 +193,10 @@ def _url(variables: Mapping[str, str], name: str, default: str) -> str:
         # the text is not repeated: a URL may carry a password
         raise SettingError(name, "should be a URL that starts with http:// or https://")
     return url
+
+
+def _optional_url(variables: Mapping[str, str], name: str) -> str | None:
+    return _url(variables, name, "") if name in variables else None
 
 
 def _flag(variables: Mapping[str, str], name: str, *, default: bool) -> bool:

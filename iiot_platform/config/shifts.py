@@ -13,7 +13,12 @@ from iiot_platform.core.parameters import Parameters
 _CLOCK_FORMAT: Final = "%H:%M"
 
 
-def _time_of_day(text: str) -> str:
+def time_of_day(text: str) -> str:
+    """A time of day in one spelling.
+
+    Raises:
+        ValueError: the text is none.
+    """
     try:
         return datetime.strptime(text.strip(), _CLOCK_FORMAT).strftime(_CLOCK_FORMAT)  # noqa: DTZ007 - a time of day has no date to place in a zone
     except ValueError as error:
@@ -24,7 +29,7 @@ class Shift(Parameters):
     """A shift; it ends where the next one begins."""
 
     name: str
-    start: Annotated[str, AfterValidator(_time_of_day)]
+    start: Annotated[str, AfterValidator(time_of_day)]
 
     @property
     def minute(self) -> int:

@@ -35,6 +35,7 @@ class DagsterChildren:
         self._code: Child | None = None
         self._pool: Child | None = None
         self._others: list[Child] = []
+        self._pacemaker: Child | None = None
         self.ready = False
 
     def start(self) -> None:
@@ -68,6 +69,10 @@ class DagsterChildren:
                 ]
         else:
             self.ready = processes.webserver_ready(self._port)
+            if self.ready and demo.plant.batches.live_interval_s is not None:
+                self._pacemaker = self._child(
+                    processes.pacemaker(demo.settings, demo.environ, port=self._port)
+                )
 
     def watch(self) -> None:
         """Start again what has died."""
@@ -75,7 +80,9 @@ class DagsterChildren:
             child.watch()
 
     def children(self) -> Iterator[Child]:
-        """Those that were started: daemon and web server, then the pool and the code server."""
+        """Those that were started: those that start runs, then the pool and the code server."""
+        if self._pacemaker is not None:
+            yield self._pacemaker
         yield from self._others
         if self._pool is not None:
             yield self._pool
@@ -83,8 +90,8 @@ class DagsterChildren:
             yield self._code
 
     def daemon(self) -> list[Child]:
-        """The one that starts runs."""
-        return self._others[:1]
+        """Those that start runs."""
+        return [*self._others[:1], *filter(None, [self._pacemaker])]
 
     def working(self) -> list[psutil.Process]:
         """Processes of runs."""

@@ -42,10 +42,11 @@ class Display:
             self.say(text)
 
 
-def sentence(phase: str, published: Published, totals: Totals) -> str:
+def sentence(phase: str, mqtt: Published, opcua: Published, totals: Totals) -> str:
     """The status line."""
+    written = f" | OPC UA values {opcua.total:,} ({opcua.phase})" if opcua.expected else ""
     return (
-        f"{phase} | published {published.total:,} ({published.phase})"
+        f"{phase} | published {mqtt.total:,} ({mqtt.phase}){written}"
         f" | captured {totals.captured:,} | computed {totals.consumed:,}"
         f" | batches {totals.batches:,} | anomalies {totals.anomalies:,}"
         f" | lag {totals.lag_rows:,} rows, {totals.lag_s:.1f} s"

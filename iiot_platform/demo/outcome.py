@@ -7,12 +7,15 @@ from typing import Any, Final
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import sqlalchemy as sa
 
 from iiot_platform.client import Client
 from iiot_platform.core import schema
+from iiot_platform.core.capture_log import GAP_TOPIC
 from iiot_platform.core.clock import MS_PER_S, from_ms
 from iiot_platform.core.paths import Home
+from iiot_platform.demo.progress import Published
 from iiot_platform.engine import ledger_schema as db
 from iiot_platform.engine.ledger import Ledger
 from iiot_platform.engine.log_reader import LogReader
@@ -34,12 +37,59 @@ class Latency:
 
 
 @dataclass(frozen=True)
+class Captured:
+    """What the log has of an OPC UA line.
+
+    Attributes:
+        live: distinct values that came by subscription.
+        history: records that were read from the server's history.
+        gaps: gaps that were written.
+    """
+
+    live: int = 0
+    history: int = 0
+    gaps: int = 0
+
+
+@dataclass(frozen=True)
+class OpcUaCounts:
+    """Values over OPC UA, which publishes by exception.
+
+    Attributes:
+        written: by the devices to their nodes.
+        shown: distinct ones; what equals the value before is not published.
+        captured: distinct ones in the log that came by subscription.
+        history: records that were read from the server's history.
+        gaps: records of gaps.
+    """
+
+    written: int
+    shown: int
+    captured: int
+    history: int
+    gaps: int
+
+
+@dataclass(frozen=True)
+class LineResult:
+    """What one line has gained: records, batches, readings and rows that were flagged."""
+
+    over: str
+    captured: int
+    batches: int
+    readings: int
+    anomalies: int
+
+
+@dataclass(frozen=True)
 class Outcome:
     """The demo's last line.
 
     Attributes:
         published: messages that the broker has acknowledged to the simulator.
-        captured: records that the log has gained.
+        captured: records that the log has gained of the lines over MQTT.
+        opcua: counts of the lines over OPC UA; None where there are none.
+        lines: what each line has gained.
         duplicates_dropped: redeliveries that the buffer left out, and repeated readings that
             the batches did.
         rows: rows that the tables have gained.
@@ -59,6 +109,8 @@ class Outcome:
 
     published: int
     captured: int
+    opcua: OpcUaCounts | None
+    lines: Mapping[str, LineResult]
     duplicates_dropped: int
     rows: Mapping[str, int]
     quarantined: int
@@ -102,11 +154,56 @@ def losses(
     return found
 
 
+def captured(home: Home, line: str, lo: int, hi: int) -> Captured:
+    """What the offsets [lo, hi) of a line over OPC UA hold."""
+    live: set[tuple[str, bytes, int]] = set()
+    history = gaps = 0
+    for start in range(lo, hi, _CHUNK):
+        records = LogReader(home).read(line, [(start, min(start + _CHUNK, hi))])
+        for topic, payload, source, kept in zip(
+            records.column("topic").to_pylist(),
+            records.column("payload").to_pylist(),
+            records.column("source_ts").cast(pa.int64()).to_pylist(),
+            records.column("retain").to_pylist(),
+            strict=True,
+        ):
+            if topic.startswith(GAP_TOPIC):
+                gaps += 1
+            elif kept:
+                history += 1
+            else:
+                live.add((topic, payload, source))
+    return Captured(len(live), history, gaps)
+
+
+def values_missing(shown: Mapping[str, int], captures: Mapping[str, Captured]) -> list[str]:
+    """Lines whose log lacks a value that a subscriber was to get, each as a sentence."""
+    return [
+        f"line '{line}': {count} values shown by the OPC UA server, {captures[line].live} captured"
+        f" ({captures[line].gaps} gaps in the log)"
+        for line, count in shown.items()
+        if captures[line].live < count
+    ]
+
+
+def opcua(served: Published, captures: Mapping[str, Captured]) -> OpcUaCounts | None:
+    """The counts of all lines over OPC UA together."""
+    if not captures:
+        return None
+    return OpcUaCounts(
+        written=served.total,
+        shown=sum(served.shown_per_line.values()),
+        captured=sum(one.live for one in captures.values()),
+        history=sum(one.history for one in captures.values()),
+        gaps=sum(one.gaps for one in captures.values()),
+    )
+
+
 def latency(home: Home, lines: Iterable[str], live_since_ms: int | None) -> Latency:
     """How long after their time the readings of the live part were committed."""
-    if live_since_ms is None or not home.ledger.exists():
+    if live_since_ms is None or not Ledger.is_at(home):
         return Latency(None, None, 0)
-    client, ledger = Client(home), Ledger.at(home.ledger)
+    client, ledger = Client(home), Ledger.of(home)
     query = sa.select(db.BATCHES.c.run_id, db.BATCHES.c.committed_ms).where(
         db.BATCHES.c.kind == "live", db.BATCHES.c.committed_ms >= live_since_ms
     )
@@ -142,7 +239,7 @@ def tested_rows(home: Home, lines: Iterable[str], start_ms: int) -> Rows:
     names: list[np.ndarray[Any, Any]] = [np.zeros(0, np.str_)]
     times: list[np.ndarray[Any, Any]] = [np.zeros(0, np.int64)]
     flags: list[np.ndarray[Any, Any]] = [np.zeros(0, np.int64)]
-    if home.ledger.exists():
+    if Ledger.is_at(home):
         client = Client(home)
         for line in set(lines) & set(client.lines()):
             for table in schema.TABLES.values():

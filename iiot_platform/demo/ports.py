@@ -7,7 +7,15 @@ from pathlib import Path
 from typing import Final
 
 HOST: Final = "127.0.0.1"
-USUAL: Final[Mapping[str, int]] = {"mqtt": 1883, "dagster": 3000, "dagster-code": 4266}
+USUAL: Final[Mapping[str, int]] = {
+    "mqtt": 1883,
+    "opcua": 4840,
+    "dagster": 3000,
+    "dagster-code": 4266,
+    "report": 8050,
+    "buffer-metrics": 9470,
+    "metrics": 9471,
+}
 
 
 def choose_ports(path: Path, preferred: Mapping[str, int] = USUAL) -> dict[str, int]:

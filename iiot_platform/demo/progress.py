@@ -1,8 +1,10 @@
 """How far the demo is: numbers read from the files that its processes write."""
 
 import json
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from iiot_platform.core.clock import now_ms
 from iiot_platform.core.paths import Home
@@ -11,13 +13,74 @@ from iiot_platform.engine.status import PlantStatus, StatusReader
 
 @dataclass(frozen=True)
 class Published:
-    """What the simulator says of its run; `per_line` and `live_since_ms` as it wrote them."""
+    """What a simulator says of its run; `per_line` and `live_since_ms` as it wrote them.
+
+    Attributes:
+        shown_per_line: OPC UA: distinct values that a subscriber gets; empty over MQTT.
+    """
 
     phase: str = "starting"
     total: int = 0
     per_line: Mapping[str, int] = field(default_factory=dict)
     live_since_ms: int | None = None
     outstanding: int = 0
+    shown_per_line: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def expected(self) -> Mapping[str, int]:
+        """Per line how many records the log must have gained at least."""
+        return self.shown_per_line or self.per_line
+
+
+class Simulation:
+    """The counts of one simulator, over all its restarts.
+
+    Args:
+        path: its file.
+        since_ms: when the demo was started; an older file is of an earlier one.
+    """
+
+    def __init__(self, path: Path, since_ms: int) -> None:
+        self._path = path
+        self._since_ms = since_ms
+        self._earlier = Published()
+
+    def restarts(self) -> None:
+        """The simulator counts anew: keep what it has published until now."""
+        self._earlier = self.published()
+
+    def published(self) -> Published:
+        """What it has published since the demo was started."""
+        run, earlier = self._run_of_now(), self._earlier
+        per_line = _sum(earlier.per_line, run.per_line)
+        return Published(
+            run.phase,
+            sum(per_line.values()),
+            per_line,
+            run.live_since_ms,
+            run.outstanding,
+            _sum(earlier.shown_per_line, run.shown_per_line),
+        )
+
+    def _run_of_now(self) -> Published:
+        try:
+            found = json.loads(self._path.read_bytes())
+        except (OSError, ValueError):
+            return Published()
+        if found["started_ms"] < self._since_ms:
+            return Published()
+        return Published(
+            found["phase"],
+            found["published"],
+            found["published_per_line"],
+            found["live_since_ms"],
+            found["outstanding"],
+            found["shown_per_line"],
+        )
+
+
+def _sum(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:
+    return dict(Counter(one) + Counter(other))
 
 
 @dataclass(frozen=True)
@@ -60,9 +123,9 @@ class Progress:
     def __init__(self, home: Home, lines: tuple[str, ...]) -> None:
         self._home = home
         self._reader = StatusReader(home, lines)
-        self._earlier: dict[str, int] = {}
-        self._published = Published()
         self.started_ms = now_ms()
+        self.mqtt = Simulation(home.simulator / "stats.json", self.started_ms)
+        self.opcua = Simulation(home.simulator / "opcua_stats.json", self.started_ms)
         self.first_commit_ms: int | None = None
         self.status = self._reader.read()
         self.before = self.status
@@ -83,45 +146,18 @@ class Progress:
             self.first_commit_ms = min(news, default=None)
         return self.status
 
-    def buffer_connected(self, pid: int | None, settled_ms: int) -> bool:
-        """True once the buffer of this process id has been connected for some time."""
+    def buffer_connected(
+        self, pid: int | None, settled_ms: int, sources: Iterable[str] | None = None
+    ) -> bool:
+        """True once the buffer of this process id has been connected (to these) for some time."""
         try:
             reported = json.loads((self._home.capture / "status.json").read_bytes())
         except (OSError, ValueError):
             return False
+        found = reported["sources"]
         return reported["pid"] == pid and all(
-            source["state"] == "connected" and now_ms() - source["since_ms"] >= settled_ms
-            for source in reported["sources"].values()
-        )
-
-    def simulator_restarts(self) -> None:
-        """The simulator counts anew: keep what it has published until now."""
-        for line, count in self._run_of_now().per_line.items():
-            self._earlier[line] = self._earlier.get(line, 0) + count
-
-    def published(self) -> Published:
-        """What the simulator has published since the demo was started."""
-        run = self._run_of_now()
-        per_line = dict(self._earlier)
-        for line, count in run.per_line.items():
-            per_line[line] = per_line.get(line, 0) + count
-        return Published(
-            run.phase, sum(per_line.values()), per_line, run.live_since_ms, run.outstanding
-        )
-
-    def _run_of_now(self) -> Published:
-        try:
-            found = json.loads((self._home.simulator / "stats.json").read_bytes())
-        except (OSError, ValueError):
-            return Published()
-        if found["started_ms"] < self.started_ms:
-            return Published()
-        return Published(
-            found["phase"],
-            found["published"],
-            found["published_per_line"],
-            found["live_since_ms"],
-            found["outstanding"],
+            found[name]["state"] == "connected" and now_ms() - found[name]["since_ms"] >= settled_ms
+            for name in (found if sources is None else sources)
         )
 
     def since_start(self) -> Totals:

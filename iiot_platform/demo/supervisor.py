@@ -16,8 +16,9 @@ from iiot_platform.demo.children import Child, Command, adopt_orphans, reap, sto
 from iiot_platform.demo.dagster import DagsterChildren
 from iiot_platform.demo.display import Display, sentence
 from iiot_platform.demo.installation import DemoInstallation
-from iiot_platform.demo.outcome import Outcome
-from iiot_platform.demo.progress import Progress
+from iiot_platform.demo.outcome import LineResult, Outcome
+from iiot_platform.demo.pages import Pages
+from iiot_platform.demo.progress import Progress, Simulation
 from simulator.scenario_file import DEFAULT_SCENARIO, load_scenario
 
 START_TIMEOUT_S: Final = 120.0
@@ -58,7 +59,10 @@ class Supervisor:
         self._broker = self._make(demo.broker())
         self._buffer = self._make(demo.buffer())
         self._simulator = self._make(demo.simulator())
+        server = demo.opcua_simulator()
+        self._opcua = None if server is None else self._make(server)
         self._dagster = DagsterChildren(demo, self._make)
+        self._pages = Pages(demo, self._make)
         self._failed_batches: int | None = None
         self._phase = "starting"
         self._looked_at = 0.0
@@ -90,15 +94,25 @@ class Supervisor:
     def _through(self) -> bool:
         """Start, run and drain; False where it was stopped before."""
         self._broker.start()
+        if self._opcua is not None:
+            self._opcua.start()
         self._buffer.start()
         self._dagster.start()
         self._wait("broker", self._broker, lambda: ports.answers(self._demo.ports["mqtt"]))
         self._wait(
             "buffer",
             self._buffer,
-            lambda: self._progress.buffer_connected(self._buffer.pid, _SETTLED_MS),
+            lambda: self._progress.buffer_connected(
+                self._buffer.pid, _SETTLED_MS, [self._demo.broker_source]
+            ),
         )
         self._start_simulator()
+        if self._opcua is not None:
+            self._wait(
+                "OPC UA server",
+                self._opcua,
+                lambda: self._progress.buffer_connected(self._buffer.pid, 0),
+            )
         self._wait("Dagster", self._dagster_child(), lambda: self._dagster.ready)
         self._phase = "running"
         seconds = self._demo.options.seconds
@@ -124,17 +138,22 @@ class Supervisor:
         time.sleep(_POLL_S)
         for child in (self._broker, self._buffer):
             child.watch()
-        self._watch_simulator()
+        self._watch_simulator(self._simulator, self._progress.mqtt)
+        if self._opcua is not None:
+            self._watch_simulator(self._opcua, self._progress.opcua)
         self._dagster.watch()
         self._dagster.advance()
+        self._pages.watch()
+        self._pages.advance(computed=self._progress.first_commit_ms is not None)
         now = time.monotonic()
         if now - self._looked_at >= _LOOK_EVERY_S:
             self._looked_at = now
             self._progress.look()
         if now - self._shown_at >= _SHOW_EVERY_S:
             self._shown_at = now
-            text = sentence(self._phase, self._progress.published(), self._progress.since_start())
-            self._display.show(text)
+            progress = self._progress
+            mqtt, opcua = progress.mqtt.published(), progress.opcua.published()
+            self._display.show(sentence(self._phase, mqtt, opcua, progress.since_start()))
         if self._phase == "running" and now - self._addresses_at >= _ADDRESSES_EVERY_S:
             self._addresses()
 
@@ -142,30 +161,36 @@ class Supervisor:
         if not self._stopping:
             self._simulator.start()
 
-    def _watch_simulator(self) -> None:
+    def _watch_simulator(self, child: Child, simulation: Simulation) -> None:
         """Its counts begin anew with each start, so they are kept before it."""
-        if self._simulator.returncode == 0:
+        if child.returncode == 0:
             return
-        before = self._simulator.restarts
-        published = self._progress.published()
-        self._simulator.watch()
-        if self._simulator.restarts > before:
-            self._display.say(f"the simulator had published {published.total:,} messages")
-            self._progress.simulator_restarts()
+        before = child.restarts
+        published = simulation.published()
+        child.watch()
+        if child.restarts > before:
+            self._display.say(f"{child.command.name} had published {published.total:,} messages")
+            simulation.restarts()
+
+    def _simulators(self) -> list[Child]:
+        return [self._simulator, *(() if self._opcua is None else (self._opcua,))]
 
     def _addresses(self) -> None:
         self._addresses_at = time.monotonic()
         port = self._demo.ports["mqtt"]
+        opcua = self._demo.opcua
+        server = "" if opcua is None else f" | OPC UA {opcua.url} ({opcua.security})"
         self._display.say(
-            f"Dagster {self._demo.settings.dagster_url} | MQTT mqtt://{ports.HOST}:{port}"
+            f"Dagster {self._demo.settings.dagster_url} | MQTT mqtt://{ports.HOST}:{port}{server}"
             f" | tables: iiot tables, or Client('{self._home.root}') in a notebook"
             f" | logs {self._home.logs}"
         )
+        self._display.say(self._pages.addresses())
 
     def _drain(self) -> None:
-        """Stop the simulator, and let everything be computed that it has published."""
+        """Stop the simulators, and let everything be computed that they have published."""
         self._phase = "draining"
-        stop_together([self._simulator], time.monotonic() + _SIMULATOR_STOP_S)
+        stop_together(self._simulators(), time.monotonic() + _SIMULATOR_STOP_S)
         deadline = time.monotonic() + DRAIN_TIMEOUT_S
         while not self._stopping and time.monotonic() < deadline and not self._drained():
             self._tick()
@@ -174,25 +199,36 @@ class Supervisor:
     def _drained(self) -> bool:
         """True once as much was captured as was published, and all of it was computed."""
         lines = self._progress.status.lines
-        published = self._progress.published().per_line
+        published = {
+            **self._progress.mqtt.published().expected,
+            **self._progress.opcua.published().expected,
+        }
         gained = self._progress.per_line()
         arrived = all(gained[x][1] - gained[x][0] >= n for x, n in published.items() if x in gained)
         return arrived and all(line.lag_rows == 0 for line in lines)
 
     def _outcome(self, seconds: float) -> Outcome:
         progress, home = self._progress, self._home
-        published, totals = progress.published(), progress.since_start()
+        published, totals = progress.mqtt.published(), progress.since_start()
+        served = progress.opcua.published()
+        gained = progress.per_line()
         redelivered = progress.status.buffer.redeliveries_dropped
         rows = progress.rows()
         start_ms = progress.started_ms - round(self._demo.options.history_s * MS_PER_S)
         lines = self._demo.plant.line_names
         found = outcome.found_faults(home, home.simulator / "labels.jsonl", lines, start_ms)
         recall, recall_total = outcome.recall(found)
-        problems = outcome.losses(home, published.per_line, progress.per_line())
+        captures = {
+            line: outcome.captured(home, line, *gained.get(line, (0, 0)))
+            for line in self._demo.opcua_lines
+        }
+        problems = outcome.losses(home, published.per_line, gained)
+        problems += outcome.values_missing(served.shown_per_line, captures)
         if totals.lag_rows:
             problems.append(f"{totals.lag_rows} captured records were not computed in time")
-        if not published.total:
-            problems.append("nothing was published")
+        for line in lines:
+            if not (published.per_line.get(line) or served.per_line.get(line)):
+                problems.append(f"line '{line}': nothing was published")
         problems += [
             f"table '{table}' has no rows"
             for table in sorted(outcome.fed_tables(self._kinds()))
@@ -202,7 +238,9 @@ class Supervisor:
         rate = found.false_alarm_rate
         return Outcome(
             published=published.total,
-            captured=totals.captured,
+            captured=sum(hi - lo for line, (lo, hi) in gained.items() if line not in captures),
+            opcua=outcome.opcua(served, captures),
+            lines=self._line_results(),
             duplicates_dropped=redelivered + totals.duplicates,
             rows=rows,
             quarantined=totals.quarantined,
@@ -213,13 +251,33 @@ class Supervisor:
             false_alarm_rate=None if rate is None else round(rate, 6),
             batches=totals.batches,
             failed_batches=self._failed_batches,
-            latency_s=outcome.latency(home, lines, published.live_since_ms),
+            latency_s=outcome.latency(
+                home,
+                lines,
+                max(filter(None, (published.live_since_ms, served.live_since_ms)), default=None),
+            ),
             first_results_s=None
             if first is None
             else round((first - progress.started_ms) / MS_PER_S, 2),
             seconds=round(seconds, 2),
             problems=tuple(problems),
         )
+
+    def _line_results(self) -> dict[str, LineResult]:
+        before = {line.line: line for line in self._progress.before.lines}
+        results = {}
+        for line in self._progress.status.lines:
+            then = before.get(line.line)
+            over = "OPC UA" if line.line in self._demo.opcua_lines else "MQTT"
+            results[line.line] = LineResult(
+                over=over,
+                captured=line.captured - (then.captured if then else 0),
+                batches=line.batches.count - (then.batches.count if then else 0),
+                readings=line.rows.get("readings", 0)
+                - (then.rows.get("readings", 0) if then else 0),
+                anomalies=line.anomalies - (then.anomalies if then else 0),
+            )
+        return results
 
     def _kinds(self) -> set[str]:
         options = self._demo.options
@@ -230,13 +288,14 @@ class Supervisor:
         """Publisher, log, computation, broker: nothing is on its way where the next one ends."""
         self._display.show("stopping")
         deadline = time.monotonic() + STOP_S
-        for child in (self._simulator, *self._dagster.daemon()):
+        for child in (*self._simulators(), *self._dagster.daemon(), *self._pages.children()):
             child.terminate()
-        stop_together([self._simulator], time.monotonic() + _SIMULATOR_STOP_S)
+        stop_together(self._simulators(), time.monotonic() + _SIMULATOR_STOP_S)
         stop_together([self._buffer], time.monotonic() + _BUFFER_STOP_S)
         # a batch that is cut off is done again, but leaves a failed run behind
         psutil.wait_procs(self._dagster.working(), timeout=_RUNS_END_S)
-        stop_together([*self._dagster.children(), self._broker], deadline)
+        ending = (*self._pages.children(), *self._dagster.children(), self._broker)
+        stop_together(ending, deadline)
         reap(_REAP_S)
 
     def _make(self, command: Command) -> Child:

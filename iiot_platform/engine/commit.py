@@ -73,6 +73,7 @@ class HourChange:
         whole: True where the hour was computed whole: earlier dirty marks are done.
         rows: rows computed now per table.
         anomalies: rows flagged now.
+        kept_below: raw records before this offset were gone: their readings were taken; 0: none.
     """
 
     hour: int
@@ -86,6 +87,7 @@ class HourChange:
     whole: bool = False
     rows: Mapping[str, int] = field(default_factory=dict)
     anomalies: int = 0
+    kept_below: int = 0
 
 
 class DirtyMark(NamedTuple):

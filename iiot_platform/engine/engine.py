@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Final, Literal
 
 from iiot_platform.config.line_settings import LineSettings
@@ -16,7 +17,8 @@ from iiot_platform.engine.commit import HourChange, RerunKind, StoredState
 from iiot_platform.engine.decode import decode
 from iiot_platform.engine.errors import HourOpenError
 from iiot_platform.engine.hour import HourBuilder, WholeHour
-from iiot_platform.engine.hour_log import by_hour, logged
+from iiot_platform.engine.hour_input import by_hour, hour_input
+from iiot_platform.engine.kept_readings import KeptReadings
 from iiot_platform.engine.ledger import Ledger
 from iiot_platform.engine.live_batch import LiveBatch
 from iiot_platform.engine.log_reader import LogReader
@@ -48,7 +50,7 @@ class Engine:
         clock: Callable[[], int] = now_ms,
     ) -> None:
         self.log = LogReader(home)
-        self.ledger = Ledger.at(home.ledger, sinks=sinks)
+        self.ledger = Ledger.of(home, sinks=sinks)
         self.store = TableStore(home)
         self._plant = plant
         self._clock = clock
@@ -77,7 +79,8 @@ class Engine:
         if hi <= lo:
             return None
         current = self._plant.line_settings(line)
-        decoded = decode(self.log.read(line, [(lo, hi)], COLUMNS), current)
+        records = self.log.read(line, self.log.present(line, [(lo, hi)]), COLUMNS)
+        decoded = decode(records, current)
         parts = by_hour(decoded)
         batch = LiveBatch(self, line, current, (lo, hi), run_id, [hour for hour, _, _ in parts])
         for hour, readings, quarantined in parts:
@@ -191,11 +194,13 @@ class Engine:
         ranges = self.ledger.ranges(line, hour)
         if also is not None and also not in ranges:
             ranges.append(also)
-        found = logged(self.log, hour, ranges, settings, rows=self._plant.batches.row_cap)
+        kept = KeptReadings(self.log, self.ledger, self.store, line)
+        found = hour_input(self.log, kept, hour, ranges, settings, rows=self._plant.batches.row_cap)
         computed = self.builder(line).whole(
             hour, version, found.readings, found.quarantined, known, settings
         )
-        return computed, found.span
+        span = (ranges[0][0], ranges[-1][1]) if ranges else (0, 0)
+        return replace(computed, kept_below=found.kept_below), span
 
     def builder(self, line: str) -> HourBuilder:
         """Builds one change of an hour of the line."""
@@ -230,6 +235,7 @@ class Engine:
             anomalies=change.anomalies,
             duplicates=counts["duplicates"],
             conflicts=counts["conflicts"],
+            kept_below=change.kept_below,
         )
 
 

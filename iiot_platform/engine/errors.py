@@ -25,4 +25,9 @@ class HourOpenError(AnalysisError):
 
 
 class LedgerError(StorageError):
-    """The ledger can not be read or written."""
+    """The ledger can not be opened, read or written; nothing of what was asked was written."""
+
+    def __init__(self, done: str, where: str, cause: Exception) -> None:
+        # the first lines say it; behind them stand statements and links
+        reason = str(getattr(cause, "orig", None) or cause).strip()
+        super().__init__(f"the ledger {where} can not be {done}: {reason}")

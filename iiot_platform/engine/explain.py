@@ -1,6 +1,6 @@
 """Why a row is as it is: its run, settings, window, raw messages and earlier versions."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -29,6 +29,7 @@ from iiot_platform.engine.traces import tested_columns
 
 EXPLAINED: Final = tuple(table for table in schema.TABLES.values() if table.kind is not None)
 """The tables whose rows belong to a series."""
+_NAME_TAGS: Final = ("sensor_name", "state_name", "device_name")
 _MESSAGES: Final = 20
 """Raw messages that are shown at most: a cycle has thousands."""
 _TOTAL: Final = "total"
@@ -48,13 +49,18 @@ class Window(NamedTuple):
 
 
 class RawMessage(NamedTuple):
-    """A message of the log; `file` is None and `payload` empty where it is gone."""
+    """A message of the log.
+
+    `file` is the one that holds it now: compaction moves it to another, the offset stands. It is
+    None and `payload` empty where the message is gone; `gone` says why, as far as that is known.
+    """
 
     offset: int
     topic: str
     received_ms: int
     payload: bytes
     file: str | None
+    gone: str = ""
 
 
 class Version(NamedTuple):
@@ -148,6 +154,27 @@ class Explainer:
             raise AnalysisError(f"'{text}' names several series: {', '.join(sorted(found))}")
         raise AnalysisError(
             f"'{table.name}' of '{self._line}' has no series '{text}'; {nearest(text, known)}"
+        )
+
+    def newest(self, table: schema.Table, at_ms: int) -> SeriesKey:
+        """The series of the newest row of a table at or before a time.
+
+        Raises:
+            AnalysisError: the table has no row at or before that time.
+            StorageError: tables or ledger can not be read.
+        """
+        for hour in reversed(self._ledger.hours(self._line)):
+            if hour > hour_of(at_ms):
+                continue
+            files = self._ledger.files(self._line, table.name, hour)
+            rows = self._store.read(table, [file.path for file in files])
+            before = rows.filter(pc.less_equal(pc.cast(rows.column("ts"), pa.int64()), at_ms))
+            if len(before):
+                row = before.sort_by("ts").slice(len(before) - 1)
+                return _series_of(table, row.to_pylist()[0])
+        raise AnalysisError(
+            f"'{table.name}' of '{self._line}' has no row at or before"
+            f" {from_ms(at_ms):%Y-%m-%d %H:%M:%S}Z; ask for a later time"
         )
 
     def explain(self, table: schema.Table, series: SeriesKey, at_ms: int) -> Explanation:
@@ -255,6 +282,10 @@ class Explainer:
         return samples + found
 
     def _message(self, offset: int, topic: str, received_ms: int) -> RawMessage:
+        if offset < self._log.start(self._line):
+            return RawMessage(offset, topic, received_ms, b"", None, "retention")
+        if not self._log.present(self._line, [(offset, offset + 1)]):
+            return RawMessage(offset, topic, received_ms, b"", None, "its file was damaged")
         try:
             segments = self._log.segments(self._line, offset, offset + 1)
             payload = self._log.read(self._line, [(offset, offset + 1)]).column("payload")[0]
@@ -330,6 +361,13 @@ def _messages(readings: Readings, chosen: Ints | Bools) -> list[tuple[int, str, 
     rows = readings.take(chosen)
     found = zip(rows.offset.tolist(), rows.topic.tolist(), rows.received.tolist(), strict=True)
     return [(offset, rows.topics[topic], received) for offset, topic, received in found]
+
+
+def _series_of(table: schema.Table, row: Mapping[str, Any]) -> SeriesKey:
+    """The series of a row of a table of series."""
+    name = next(row[tag] for tag in table.names("tag") if tag in _NAME_TAGS)
+    operation = row.get("operation_type") or ""
+    return SeriesKey(table.kind or "", row["machine_name"], name, operation)
 
 
 def _ms(row: dict[str, Any]) -> int:

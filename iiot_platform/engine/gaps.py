@@ -27,6 +27,8 @@ def gap_rows(entries: tuple[Quarantined, ...]) -> pa.Table:
                 [(gap.end_ms - gap.begin_ms) / MS_PER_S for gap in found], pa.float64()
             ),
             "reason": pa.array([gap.reason for gap in found], pa.string()),
+            "filled": pa.array([gap.filled for gap in found], pa.int64()),
+            "complete": pa.array([gap.complete for gap in found], pa.bool_()),
         }
     )
 

@@ -55,6 +55,8 @@ class WholeHour:
         before: the states that stand in the hour.
         bases: per series the state that it started from, None where it started anew.
         rows: what was computed, quarantine and summaries included.
+        kept_below: raw records before this offset were gone, and what they had decoded to was
+            taken instead; 0: all were there.
     """
 
     hour: int
@@ -63,6 +65,7 @@ class WholeHour:
     before: Mapping[SeriesKey, SeriesState]
     bases: Mapping[SeriesKey, Base | None]
     rows: HourRows
+    kept_below: int = 0
 
 
 class HourBuilder:
@@ -158,6 +161,7 @@ class HourBuilder:
             whole=True,
             rows=_lengths(rows.tables),
             anomalies=_anomalies(rows.activity),
+            kept_below=computed.kept_below,
         )
 
     def extend(

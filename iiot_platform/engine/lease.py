@@ -37,7 +37,7 @@ def lease(
         yield held
     finally:
         if held:
-            with ledger.transaction() as connection:
+            with ledger.transaction(name) as connection:
                 connection.execute(
                     sa.delete(db.LEASES).where(
                         db.LEASES.c.name == name, db.LEASES.c.holder == holder
@@ -45,14 +45,22 @@ def lease(
                 )
 
 
+def claim(ledger: Ledger, name: str, holder: str, *, now: int, seconds: float) -> bool:
+    """Takes or renews a lease that ends by itself; False where another one holds it.
+
+    Raises:
+        LedgerError: the database refuses.
+    """
+    return _take(ledger, name, holder, now, seconds)
+
+
 def _take(ledger: Ledger, name: str, holder: str, now: int, seconds: float) -> bool:
     values = {"holder": holder, "expires_ms": now + int(seconds * MS_PER_S)}
+    free = (db.LEASES.c.expires_ms <= now) | (db.LEASES.c.holder == holder)
     try:
-        with ledger.transaction() as connection:
+        with ledger.transaction(name) as connection:
             taken = connection.execute(
-                sa.update(db.LEASES)
-                .where(db.LEASES.c.name == name, db.LEASES.c.expires_ms <= now)
-                .values(**values)
+                sa.update(db.LEASES).where(db.LEASES.c.name == name, free).values(**values)
             )
             if taken.rowcount:
                 return True

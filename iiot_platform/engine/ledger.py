@@ -5,10 +5,8 @@ stands (`swap`): a commit that lost writes nothing.
 """
 
 import json
-import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -17,55 +15,75 @@ from iiot_platform.config.line_settings import LineSettings
 from iiot_platform.core import schema
 from iiot_platform.core.clock import now_ms
 from iiot_platform.core.names import SeriesKey
+from iiot_platform.core.paths import Home
 from iiot_platform.engine import ledger_schema as db
 from iiot_platform.engine.commit import Commit, CurrentFile, DirtyMark, StoredState
 from iiot_platform.engine.errors import LedgerError
+from iiot_platform.engine.ledger_database import LedgerDatabase, PostgresLedger, SqliteLedger
 from iiot_platform.engine.partition import SeriesState
 from iiot_platform.engine.swap import last_states, swap, versions, watermark
-
-_BUSY_TIMEOUT_S = 30.0
 
 
 class Ledger:
     """One ledger; safe for any number of processes.
 
     Args:
-        url: SQLAlchemy URL; SQLite files are made with their folder.
+        database: where it is kept; what is missing there is made.
         sinks: True where a database wants to be told of every change.
         clock: Unix milliseconds, for what is merely recorded.
     """
 
-    def __init__(self, url: str, *, sinks: bool = False, clock: Callable[[], int] = now_ms) -> None:
-        self._engine = _connect(url)
+    def __init__(
+        self,
+        database: LedgerDatabase,
+        *,
+        sinks: bool = False,
+        clock: Callable[[], int] = now_ms,
+    ) -> None:
+        self._database = database
         self._sinks = sinks
         self._clock = clock
         try:
-            db.METADATA.create_all(self._engine)
+            database.make(db.METADATA)
         except sa.exc.SQLAlchemyError as error:
-            raise LedgerError(f"the ledger can not be opened: {error}") from error
+            raise LedgerError("opened", database.name, error) from error
 
     @classmethod
-    def at(cls, path: Path, *, sinks: bool = False) -> "Ledger":
-        """The SQLite ledger at a path."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return cls(f"sqlite:///{path.absolute()}", sinks=sinks)
+    def of(cls, home: Home, *, sinks: bool = False, clock: Callable[[], int] = now_ms) -> "Ledger":
+        """The ledger of a home: in its database where it has one, else its SQLite file.
+
+        Raises:
+            LedgerError: the database refuses.
+        """
+        database = (
+            SqliteLedger(home.ledger) if home.database is None else PostgresLedger(home.database)
+        )
+        return cls(database, sinks=sinks, clock=clock)
+
+    @staticmethod
+    def is_at(home: Home) -> bool:
+        """True where the ledger of a home is there, or can be asked for without making a file."""
+        return home.database is not None or home.ledger.exists()
 
     def close(self) -> None:
         """Closes every connection."""
-        self._engine.dispose()
+        self._database.engine.dispose()
 
     @contextmanager
-    def transaction(self) -> Iterator[sa.Connection]:
-        """One transaction, alone among the writers.
+    def transaction(self, of: str | None = None) -> Iterator[sa.Connection]:
+        """One transaction, alone among the writers of a name, or of everything.
+
+        Args:
+            of: the line or the lease whose rows alone are written; None: any.
 
         Raises:
             LedgerError: the database refuses; nothing was written.
         """
         try:
-            with self._engine.begin() as connection:
+            with self._database.alone(of) as connection:
                 yield connection
         except sa.exc.SQLAlchemyError as error:
-            raise LedgerError(f"the ledger can not be used: {error}") from error
+            raise LedgerError("written", self._database.name, error) from error
 
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
@@ -75,10 +93,10 @@ class Ledger:
             LedgerError: the database refuses.
         """
         try:
-            with self._engine.connect().execution_options(iiot_reading=True) as connection:
+            with self._database.snapshot() as connection:
                 yield connection
         except sa.exc.SQLAlchemyError as error:
-            raise LedgerError(f"the ledger can not be read: {error}") from error
+            raise LedgerError("read", self._database.name, error) from error
 
     def watermark(self, line: str) -> int:
         """The offset behind the last one that live batches have taken."""
@@ -187,6 +205,15 @@ class Ledger:
         with self.reading() as connection:
             return list(connection.execute(query).scalars())
 
+    def first_hour(self, line: str | None = None) -> int | None:
+        """The oldest hour of a line, or of any, that was ever committed."""
+        query = sa.select(sa.func.min(db.PARTITIONS.c.hour))
+        if line is not None:
+            query = query.where(db.PARTITIONS.c.line == line)
+        with self.reading() as connection:
+            first: int | None = connection.execute(query).scalar()
+        return first
+
     def ranges(self, line: str, hour: int) -> list[tuple[int, int]]:
         """The offset ranges that hold records of an hour, below the watermark."""
         query = (
@@ -232,24 +259,5 @@ class Ledger:
             CommitLostError: what the commit was computed from has changed.
             LedgerError: the database refuses.
         """
-        with self.transaction() as connection:
+        with self.transaction(commit.line) as connection:
             return swap(connection, commit, sinks=self._sinks, now_ms=self._clock())
-
-
-def _connect(url: str) -> sa.Engine:
-    if not url.startswith("sqlite"):
-        return sa.create_engine(url, pool_pre_ping=True)
-    engine = sa.create_engine(url, connect_args={"timeout": _BUSY_TIMEOUT_S})
-
-    @sa.event.listens_for(engine, "connect")
-    def prepare(connection: sqlite3.Connection, _record: object) -> None:
-        connection.isolation_level = None
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=FULL")
-
-    @sa.event.listens_for(engine, "begin")
-    def begin(connection: sa.Connection) -> None:
-        reading = connection.get_execution_options().get("iiot_reading", False)
-        connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
-
-    return engine

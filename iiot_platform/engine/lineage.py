@@ -18,6 +18,7 @@ class BatchRecord(NamedTuple):
         kind: live, rerun, settle or backfill.
         hour_version: version of the hour that it made.
         settings_version: settings that the hour was computed under.
+        kept_below: raw records before this offset were gone: their readings were taken; 0: none.
     """
 
     run_id: str
@@ -29,6 +30,7 @@ class BatchRecord(NamedTuple):
     seconds: float
     hour_version: int
     settings_version: str
+    kept_below: int = 0
 
 
 class FileRecord(NamedTuple):
@@ -65,6 +67,7 @@ def batches_of_run(ledger: Ledger, line: str, run_id: str, hour: int) -> list[Ba
             row.seconds,
             entry["version"],
             entry["settings"],
+            entry.get("kept_below", 0),
         )
         for row in rows
         for entry in json.loads(row.body)["hours"]

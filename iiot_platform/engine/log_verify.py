@@ -1,22 +1,21 @@
 """Is the capture log what was captured? Every file, every offset and the chain of every record."""
 
-import hashlib
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from iiot_platform.core.capture_log import CHAIN_START, SEGMENT_SCHEMA, Record, chain
+from iiot_platform.core.capture_log import CHAIN_START, chain, file_hash
 from iiot_platform.core.errors import StorageError
 from iiot_platform.core.paths import Home
+from iiot_platform.core.segment_records import records_of
 
-_READ_ROWS: Final = 20_000
-_HASH_BYTES: Final = 1 << 20
+_COMPACTING = 2
+"""The version of the manifest that knows of compaction and of records that are gone."""
 DamageKind = Literal["missing_file", "content_hash", "unreadable", "hole", "overlap", "chain"]
 
 
@@ -30,6 +29,21 @@ class SealedSegment(NamedTuple):
     max_received: int
     path: str
     content_hash: str
+    chain_hash: str
+    compacted_at: int | None = None
+
+    @property
+    def rows(self) -> int:
+        """How many records it holds."""
+        return self.hi - self.lo
+
+
+class Missing(NamedTuple):
+    """Offsets [lo, hi) whose records are known to be gone, and the chain hash behind them."""
+
+    lo: int
+    hi: int
+    reason: str
     chain_hash: str
 
 
@@ -63,6 +77,8 @@ class LineVerdict:
         head: the offset behind the last record that the manifest lists.
         chain_hash: chain hash behind the last sound record.
         damage: the first thing that is wrong; None: all is sound.
+        start: the first offset; those below it were deleted by retention.
+        lost: offsets behind it whose file was damaged and set aside, or is in no backup.
     """
 
     line: str
@@ -72,6 +88,8 @@ class LineVerdict:
     head: int
     chain_hash: str
     damage: Damage | None
+    start: int = 0
+    lost: tuple[tuple[int, int], ...] = ()
 
 
 class SealedLog:
@@ -81,6 +99,10 @@ class SealedLog:
         self._folder = home.capture
         self._manifest = home.manifest
 
+    def exists(self) -> bool:
+        """True where there is a manifest."""
+        return self._manifest.exists()
+
     def lines(self) -> list[str]:
         """The lines that have a sealed segment, in alphabetical order."""
         rows = self._query("SELECT DISTINCT stream FROM segments ORDER BY stream")
@@ -89,8 +111,25 @@ class SealedLog:
     def segments(self, line: str) -> list[SealedSegment]:
         """The segments of a line, in order of offsets."""
         names = ", ".join(SealedSegment._fields)
+        if self._version() < _COMPACTING:
+            names = names.replace("compacted_at", "NULL")
         query = f"SELECT {names} FROM segments WHERE stream = ? ORDER BY lo"
         return [SealedSegment(*row) for row in self._query(query, line)]
+
+    def missing(self, line: str) -> list[Missing]:
+        """What is known to be gone of a line, in order: deleted at its start, lost later."""
+        if self._version() < _COMPACTING:
+            return []
+        return [
+            Missing(*row)
+            for row in self._query(
+                "SELECT 0, lo, 'deleted by retention', chain_hash FROM anchors WHERE stream = ?"
+                " UNION ALL SELECT lo, hi, reason, chain_hash FROM lost WHERE stream = ?"
+                " ORDER BY 1",
+                line,
+                line,
+            )
+        ]
 
     def verify(self, line: str, on_records: Callable[[int], None] = lambda _: None) -> LineVerdict:
         """Checks a line from its first record up to the first thing that is wrong.
@@ -98,38 +137,15 @@ class SealedLog:
         Args:
             line: name of the line.
             on_records: told of every further number of records that was checked.
-        """
-        segments = self.segments(line)
-        digest, reached, sound, size = CHAIN_START, 0, 0, 0
-        damage: Damage | None = None
-        for segment in segments:
-            damage = _misplaced(segment, reached)
-            if damage is None:
-                digest, damage = self._check(segment, digest, on_records)
-            if damage is not None:
-                break
-            reached, sound, size = segment.hi, sound + 1, size + segment.bytes
-        return LineVerdict(
-            line=line,
-            segments=sound,
-            records=reached,
-            bytes=size,
-            head=max((segment.hi for segment in segments), default=0),
-            chain_hash=digest.hex() if damage is None else "",
-            damage=damage,
-        )
 
-    def _check(
-        self, segment: SealedSegment, digest: bytes, on_records: Callable[[int], None]
-    ) -> tuple[bytes, Damage | None]:
-        """The chain hash behind a segment, and what is wrong with it."""
-        path = self._folder / segment.path
-        try:
-            _check_content(path, segment)
-            return _chained(path, segment, digest, on_records), None
-        except _DamagedError as error:
-            damage = Damage(error.kind, segment.lo, segment.hi, segment.path, str(error))
-            return digest, damage
+        Raises:
+            StorageError: the manifest can not be read.
+        """
+        segments, missing = self.segments(line), self.missing(line)
+        return verify_files(self._folder, line, segments, missing, on_records)
+
+    def _version(self) -> int:
+        return int(self._query("PRAGMA user_version")[0][0])
 
     def _query(self, sql: str, *parameters: str) -> list[tuple[Any, ...]]:
         if not self._manifest.exists():
@@ -143,6 +159,67 @@ class SealedLog:
                 return connection.execute(sql, parameters).fetchall()
         except sqlite3.Error as error:
             raise StorageError(f"{self._manifest} can not be read: {error}") from error
+
+
+def verify_files(
+    folder: Path,
+    line: str,
+    segments: Sequence[SealedSegment],
+    missing: Iterable[Missing] = (),
+    on_records: Callable[[int], None] = lambda _: None,
+) -> LineVerdict:
+    """Checks files of a line, in order of offsets, up to the first thing that is wrong.
+
+    Args:
+        folder: what their paths are relative to.
+        line: name of the line.
+        segments: what should be there.
+        missing: what is known not to be.
+        on_records: told of every further number of records that was checked.
+    """
+    digest, reached, sound, size, records, start = CHAIN_START, 0, 0, 0, 0, 0
+    damage: Damage | None = None
+    gone = list(missing)
+    lost: list[tuple[int, int]] = []
+    for segment in segments:
+        while gone and gone[0].lo == reached and gone[0].hi <= segment.lo:
+            hole = gone.pop(0)
+            if hole.lo:
+                lost.append((hole.lo, hole.hi))
+            else:
+                start = hole.hi
+            digest, reached = bytes.fromhex(hole.chain_hash), hole.hi
+        damage = _misplaced(segment, reached)
+        if damage is None:
+            digest, damage = _checked(folder, segment, digest, on_records)
+        if damage is not None:
+            break
+        reached, sound, size = segment.hi, sound + 1, size + segment.bytes
+        records += segment.rows
+    return LineVerdict(
+        line=line,
+        segments=sound,
+        records=records,
+        bytes=size,
+        head=max((segment.hi for segment in segments), default=0),
+        chain_hash=digest.hex() if damage is None else "",
+        damage=damage,
+        start=start,
+        lost=(*lost, *((hole.lo, hole.hi) for hole in gone)) if damage is None else tuple(lost),
+    )
+
+
+def _checked(
+    folder: Path, segment: SealedSegment, digest: bytes, on_records: Callable[[int], None]
+) -> tuple[bytes, Damage | None]:
+    """The chain hash behind a segment, and what is wrong with it."""
+    path = folder / segment.path
+    try:
+        _check_content(path, segment)
+        return _chained(path, segment, digest, on_records), None
+    except _DamagedError as error:
+        damage = Damage(error.kind, segment.lo, segment.hi, segment.path, str(error))
+        return digest, damage
 
 
 def _misplaced(segment: SealedSegment, reached: int) -> Damage | None:
@@ -165,20 +242,16 @@ class _DamagedError(Exception):
 
 
 def _check_content(path: Path, segment: SealedSegment) -> None:
-    digest = hashlib.blake2b(digest_size=32)
     try:
-        with path.open("rb") as file:
-            while part := file.read(_HASH_BYTES):
-                digest.update(part)
+        found = file_hash(path)
     except FileNotFoundError as error:
         raise _DamagedError("missing_file", "the file is not there") from error
     except OSError as error:
         raise _DamagedError("unreadable", f"it can not be read: {error.strerror}") from error
-    if digest.hexdigest() != segment.content_hash:
+    if found != segment.content_hash:
         raise _DamagedError(
             "content_hash",
-            f"the file's hash is {_short(digest.hexdigest())}, sealed was"
-            f" {_short(segment.content_hash)}",
+            f"the file's hash is {_short(found)}, sealed was {_short(segment.content_hash)}",
         )
 
 
@@ -188,7 +261,7 @@ def _chained(
     """The chain hash behind a file's records, which must stand at their offsets."""
     expected = segment.lo
     try:
-        for part in _records(path):
+        for part in records_of(path):
             offsets = [offset for offset, _ in part]
             if offsets != list(range(expected, expected + len(part))):
                 raise _DamagedError("hole", _first_misplaced(offsets, expected))
@@ -215,17 +288,3 @@ def _first_misplaced(offsets: list[int], expected: int) -> str:
 
 def _short(digest: str) -> str:
     return f"{digest[:16]}…" if digest else "none"
-
-
-def _records(path: Path) -> Iterator[list[tuple[int, Record]]]:
-    """The records of a segment file, some at a time."""
-    with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(batch_size=_READ_ROWS, columns=SEGMENT_SCHEMA.names):
-            table = pa.Table.from_batches([batch]).cast(SEGMENT_SCHEMA)
-            columns = [
-                (
-                    column.cast(pa.int64()) if pa.types.is_timestamp(column.type) else column
-                ).to_pylist()
-                for column in (table.column(name) for name in ("offset", *Record._fields))
-            ]
-            yield [(row[0], Record(*row[1:])) for row in zip(*columns, strict=True)]

@@ -113,7 +113,7 @@ class LedgerOutbox:
 
     def done(self, entries: Sequence[Entry]) -> None:
         """Forgets entries that the database has; clears the failures of their lines."""
-        with self._ledger.transaction() as connection:
+        with self._ledger.transaction(_line_of(entries)) as connection:
             connection.execute(
                 sa.delete(db.OUTBOX).where(db.OUTBOX.c.id.in_([entry.id for entry in entries]))
             )
@@ -123,13 +123,13 @@ class LedgerOutbox:
     def reject(self, entry: Entry, message: str) -> None:
         """Sets an entry aside that the database refuses; clears the failures of its line."""
         self._update([entry], rejected=message)
-        with self._ledger.transaction() as connection:
+        with self._ledger.transaction(entry.line) as connection:
             connection.execute(sa.delete(db.SINKS).where(db.SINKS.c.line == entry.line))
 
     def failed(self, line: str, message: str, retry_at_ms: int) -> None:
         """Notes a failure, and when to try again."""
         failures = self.failures(line) + 1
-        with self._ledger.transaction() as connection:
+        with self._ledger.transaction(line) as connection:
             upsert(
                 connection,
                 db.SINKS,
@@ -155,7 +155,7 @@ class LedgerOutbox:
     def rebuild(self, line: str, hours: Sequence[int]) -> int:
         """Puts every table of these hours into the outbox anew; returns the entries made."""
         made = 0
-        with self._ledger.transaction() as connection:
+        with self._ledger.transaction(line) as connection:
             for hour in hours:
                 for table in schema.measured():
                     connection.execute(
@@ -175,9 +175,15 @@ class LedgerOutbox:
             return connection.execute(sa.select(db.SINKS).where(db.SINKS.c.line == line)).first()
 
     def _update(self, entries: Sequence[Entry], **values: object) -> None:
-        with self._ledger.transaction() as connection:
+        with self._ledger.transaction(_line_of(entries)) as connection:
             connection.execute(
                 sa.update(db.OUTBOX)
                 .where(db.OUTBOX.c.id.in_([entry.id for entry in entries]))
                 .values(**values)
             )
+
+
+def _line_of(entries: Sequence[Entry]) -> str | None:
+    """The line of all entries; None where they are of several."""
+    lines = {entry.line for entry in entries}
+    return lines.pop() if len(lines) == 1 else None

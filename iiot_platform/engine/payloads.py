@@ -208,11 +208,18 @@ def _finite(value: float) -> float | None:
 
 
 class Gap(msgspec.Struct, frozen=True):
-    """Messages may be missing from `begin_ms` to before `end_ms` (Unix ms)."""
+    """Messages may be missing from `begin_ms` to before `end_ms` (Unix ms).
+
+    Attributes:
+        filled: values that the source's history had, where the gap was filled from it.
+        complete: True where that is all that was missing.
+    """
 
     begin_ms: int
     end_ms: int
     reason: str
+    filled: int | None = None
+    complete: bool | None = None
 
 
 _gap: Final = msgspec.json.Decoder(Gap)

@@ -14,11 +14,10 @@ from iiot_platform.core import schema
 from iiot_platform.core.clock import hour_of
 from iiot_platform.core.errors import StorageError
 from iiot_platform.engine import ledger_schema as db
-from iiot_platform.engine.backfill import backfill
+from iiot_platform.engine.backfill import Recomputed, backfill
 from iiot_platform.engine.decode import decode
 from iiot_platform.engine.engine import Engine
 from iiot_platform.engine.ledger import Ledger
-from iiot_platform.engine.report import HourReport
 from iiot_platform.engine.table_store import TableStore
 
 _READ_TOGETHER: Final = 20_000
@@ -120,7 +119,9 @@ class RetryReport:
         decoded: those that have become readings.
         stays: those that stay, by the reason under the current settings.
         gone: those whose raw record is no longer in the log; they stay too.
-        hours: the hours that were computed again.
+        hours: the hours that were computed again because of what decodes.
+        computed: what became of these, and of those that follow from them.
+        left: hours that are dirty in the end.
     """
 
     line: str
@@ -129,6 +130,13 @@ class RetryReport:
     stays: Counter[str] = field(default_factory=Counter)
     gone: int = 0
     hours: list[int] = field(default_factory=list)
+    computed: list[Recomputed] = field(default_factory=list)
+    left: int = 0
+
+    @property
+    def following(self) -> int:
+        """How many hours were computed that only went on from another state."""
+        return sum(found.follows for found in self.computed)
 
 
 def retry(
@@ -137,19 +145,20 @@ def retry(
     *,
     run_id: str,
     reason: str | None = None,
-    on_hour: Callable[[HourReport], None] = lambda _: None,
+    on_hour: Callable[[RetryReport], None] = lambda _: None,
 ) -> RetryReport:
     """Decodes what is set aside under the current settings, and computes the affected hours.
 
     These are the hours of the receive times of what decodes now, and the hours of its event
-    times. They get the current settings; where nothing decodes, nothing is computed.
+    times. They get the current settings; where nothing decodes, nothing is computed. Hours behind
+    them that went on from another state follow, under their own settings.
 
     Args:
         engine: has the plant whose settings are the current ones.
         line: name of the line.
         run_id: goes on every row that is computed.
         reason: only what was set aside for this reason is tried.
-        on_hour: told of every hour that is done.
+        on_hour: told after every hour how far it is.
 
     Raises:
         StorageError: tables or ledger can not be read or written.
@@ -165,8 +174,11 @@ def retry(
             hours |= {received_hour, *homes}
             for hour, found in homes.items():
                 add_ranges(engine.ledger, line, hour, _runs(sorted(found)))
-    backfill(engine, line, sorted(hours), run_id=run_id, on_hour=on_hour)
     report.hours = sorted(hours)
+    for computed in backfill(engine, line, report.hours, run_id=run_id):
+        report.computed.append(computed)
+        on_hour(report)
+    report.left = len(engine.dirty_hours(line))
     return report
 
 
@@ -228,7 +240,7 @@ def add_ranges(
 ) -> list[tuple[int, int]]:
     """Makes an hour's index cover these offset ranges too; returns what it did not cover yet."""
     added: list[tuple[int, int]] = []
-    with ledger.transaction() as connection:
+    with ledger.transaction(line) as connection:
         query = sa.select(db.RANGES.c.lo, db.RANGES.c.hi).where(
             db.RANGES.c.line == line, db.RANGES.c.hour == hour
         )

@@ -12,7 +12,8 @@ import pyarrow as pa
 
 from iiot_platform.config.line_settings import LineSettings
 from iiot_platform.core.names import SeriesKey
-from iiot_platform.engine.hour_log import logged
+from iiot_platform.engine.hour_input import hour_input
+from iiot_platform.engine.kept_readings import KeptReadings
 from iiot_platform.engine.ledger import Ledger
 from iiot_platform.engine.log_reader import LogReader
 from iiot_platform.engine.partition import HourRows, compute
@@ -49,15 +50,22 @@ class Shadow:
     Args:
         log: the capture log.
         ledger: where states and offset ranges are looked up.
+        store: the tables that stand, for readings whose raw records are gone.
         settings: the candidate; it names the line.
         first_hour: the first hour that will be computed.
     """
 
     def __init__(
-        self, log: LogReader, ledger: Ledger, settings: LineSettings, first_hour: int
+        self,
+        log: LogReader,
+        ledger: Ledger,
+        store: TableStore,
+        settings: LineSettings,
+        first_hour: int,
     ) -> None:
         self._log = log
         self._ledger = ledger
+        self._kept = KeptReadings(log, ledger, store, settings.line)
         self._settings = settings
         self._first_hour = first_hour
         self._states: dict[SeriesKey, bytes] = {}
@@ -67,11 +75,13 @@ class Shadow:
         """The rows of an hour.
 
         Raises:
-            StorageError: a record of the hour is no longer in the log.
+            StorageError: a record of the hour can not be read.
         """
         line = self._settings.line
         ranges = self._ledger.ranges(line, hour)
-        readings = logged(self._log, hour, ranges, self._settings, rows=_ROWS).readings
+        readings = hour_input(
+            self._log, self._kept, hour, ranges, self._settings, rows=_ROWS
+        ).readings
         new = set(readings.keys) - self._asked
         stored = self._ledger.states(line, new, before=self._first_hour)
         self._states |= {key: base.state.blob for key, base in stored.items()}
@@ -102,7 +112,7 @@ def replay(
     """
     if not hours:
         return
-    shadow = Shadow(log, ledger, candidate, hours[0])
+    shadow = Shadow(log, ledger, store, candidate, hours[0])
     for hour in hours:
         rows = shadow.compute(hour)
         standing = {

@@ -26,6 +26,8 @@ class HourReport:
         conflicts: readings that share their time with another payload.
         checkpoint_in: names the states that its series started from.
         checkpoint_out: names the states that its series hand on.
+        kept_below: raw records before this offset are gone, and the hour was computed from the
+            readings that they had become; 0: all were there.
     """
 
     line: str
@@ -44,6 +46,7 @@ class HourReport:
     conflicts: int
     checkpoint_in: str
     checkpoint_out: str
+    kept_below: int = 0
 
     @property
     def state(self) -> Literal["live", "settled", "dirty"]:

@@ -31,6 +31,8 @@ class BufferState:
         storage_error: why it can not store, else empty.
         sources: per source its state and the reason for it.
         redeliveries_dropped: messages that the broker sent again and that were there already.
+        warnings: what a person should look after: the disk, damaged or missing segments, raw
+            records that should go and stay.
     """
 
     running: bool = False
@@ -38,6 +40,7 @@ class BufferState:
     storage_error: str = ""
     sources: Mapping[str, str] = field(default_factory=dict)
     redeliveries_dropped: int = 0
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -141,6 +144,11 @@ class StatusReader:
         if self._ledger is not None:
             self._ledger.close()
 
+    @property
+    def ledger(self) -> Ledger | None:
+        """The ledger of what was read; None where there was none."""
+        return self._ledger
+
     def read(self) -> PlantStatus:
         """The status now.
 
@@ -149,8 +157,8 @@ class StatusReader:
         """
         now = now_ms()
         reported = self._reported()
-        if self._ledger is None and self._home.ledger.exists():
-            self._ledger = Ledger.at(self._home.ledger)
+        if self._ledger is None and Ledger.is_at(self._home):
+            self._ledger = Ledger.of(self._home)
         computed = {} if self._ledger is None else _computed(self._ledger)
         names = [*self._lines, *reported["lines"], *computed, *self._log.streams()]
         return PlantStatus(
@@ -235,7 +243,26 @@ def _buffer(reported: Mapping[str, Any], now: int) -> BufferState:
         redeliveries_dropped=sum(
             line["redeliveries_dropped"] for line in reported["lines"].values()
         ),
+        warnings=_warnings(reported),
     )
+
+
+def _warnings(reported: Mapping[str, Any]) -> tuple[str, ...]:
+    disk, upkeep = reported.get("disk", {}), reported.get("upkeep", {})
+    missing, damaged = reported.get("missing_files", []), upkeep.get("damaged", [])
+    rebuilt = reported.get("rebuilt", "")
+    found = [
+        # where it is full, that is why nothing is stored, and said so already
+        disk.get("message", "") if disk.get("level") == "low" else "",
+        f"{len(missing)} segments are missing, the first is {missing[0]}" if missing else "",
+        f"{len(damaged)} segments were damaged and are set aside, the last is {damaged[-1]}"
+        if damaged
+        else "",
+        f"the manifest was made anew: {rebuilt}" if rebuilt else "",
+        upkeep.get("retention", ""),
+        f"the log can not be looked after: {upkeep['error']}" if upkeep.get("error") else "",
+    ]
+    return tuple(filter(None, found))
 
 
 def _computed(ledger: Ledger) -> dict[str, _Computed]:

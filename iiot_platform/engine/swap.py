@@ -49,8 +49,8 @@ def swap(connection: sa.Connection, commit: Commit, *, sinks: bool, now_ms: int)
 
 
 def watermark(connection: sa.Connection, line: str) -> int:
-    """The offset behind the last one that live batches have taken; locks the line's row."""
-    query = sa.select(db.LINES.c.watermark).where(db.LINES.c.line == line).with_for_update()
+    """The offset behind the last one that live batches have taken."""
+    query = sa.select(db.LINES.c.watermark).where(db.LINES.c.line == line)
     return connection.execute(query).scalar() or 0
 
 
@@ -169,6 +169,7 @@ def _write_batch(connection: sa.Connection, commit: Commit, now_ms: int) -> int:
                 "rows": dict(change.rows),
                 "anomalies": change.anomalies,
                 "files": [f.added.path for f in change.files if f.added is not None],
+                **({"kept_below": change.kept_below} if change.kept_below else {}),
             }
             for change in commit.hours
         ],

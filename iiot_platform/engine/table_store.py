@@ -86,7 +86,7 @@ class TableStore:
         """
         wanted = pa.schema([table.arrow.field(name) for name in columns or table.arrow.names])
         try:
-            parts = [_read_file(self._folder / path, wanted) for path in paths]
+            parts = [_read_file(self._folder / path, table, wanted) for path in paths]
         except (OSError, pa.ArrowException) as error:
             raise StorageError(f"a file of '{table.name}' can not be read: {error}") from error
         return pa.concat_tables(parts) if parts else wanted.empty_table()
@@ -123,11 +123,19 @@ class TableStore:
         return found.st_size
 
 
-def _read_file(path: Path, wanted: pa.Schema) -> pa.Table:
-    """The rows of one file; a reader of one file costs a tenth of a data set."""
+def _read_file(path: Path, table: schema.Table, wanted: pa.Schema) -> pa.Table:
+    """The rows of one file; a reader of one file costs a tenth of a data set.
+
+    What an older file does not say, because the column came later, is null.
+    """
     with pq.ParquetFile(path) as file:
-        rows = file.read(columns=wanted.names, use_threads=False)
-        return rows.select(wanted.names).cast(wanted)
+        there = set(file.schema_arrow.names)
+        columns = [name for name in wanted.names if name in there]
+        rows = file.read(columns=columns, use_threads=False)
+    for column in table.columns:
+        if column.nullable and column.name in wanted.names and column.name not in there:
+            rows = rows.append_column(column.name, pa.nulls(len(rows), column.type))
+    return rows.select(wanted.names).cast(wanted)
 
 
 def without_series(table: schema.Table, rows: pa.Table, keys: Iterable[SeriesKey]) -> pa.Table:

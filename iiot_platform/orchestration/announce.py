@@ -1,21 +1,15 @@
 """Tells Dagster of hours that were computed without it, where there is an instance."""
 
-import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from typing import Final
-
-from dagster import DagsterInstance
+from collections.abc import Iterable
 
 from iiot_platform.core.paths import Home
 from iiot_platform.engine.engine import Engine
 from iiot_platform.engine.report import SettleReport
-from iiot_platform.orchestration.events import Reporter
+from iiot_platform.orchestration.access import opened
+from iiot_platform.orchestration.events import Reporter, without_run
 from iiot_platform.orchestration.inputs import inputs
 from iiot_platform.orchestration.naming import ASSET_TABLES, line_names
 from iiot_platform.orchestration.partitions import hourly
-
-_HOME: Final = "DAGSTER_HOME"
 
 
 def announce(home: Home, engine: Engine, run_id: str, found: Iterable[SettleReport]) -> int:
@@ -29,7 +23,7 @@ def announce(home: Home, engine: Engine, run_id: str, found: Iterable[SettleRepo
     """
     reporters = {names.line: Reporter(names, hourly()) for names in line_names(engine.lines)}
     told = 0
-    with _instance(home) as instance:
+    with opened(home) as instance:
         for settled in found:
             report = settled.report
             reporter = reporters[report.line]
@@ -40,21 +34,7 @@ def announce(home: Home, engine: Engine, run_id: str, found: Iterable[SettleRepo
             for event in reporter.tables(report, list(ASSET_TABLES), metadata):
                 instance.report_runless_asset_event(event)
             if not engine.is_open(report.hour):
-                instance.report_runless_asset_event(reporter.live_equals_rerun(settled))
+                check = reporter.live_equals_rerun(settled)
+                instance.report_runless_asset_event(without_run(check))
             told += 1
     return told
-
-
-@contextmanager
-def _instance(home: Home) -> Iterator[DagsterInstance]:
-    """The instance of a home; its configuration asks the environment for its own folder."""
-    before = os.environ.get(_HOME)
-    os.environ[_HOME] = str(home.dagster)
-    try:
-        with DagsterInstance.from_config(str(home.dagster)) as instance:
-            yield instance
-    finally:
-        if before is None:
-            del os.environ[_HOME]
-        else:
-            os.environ[_HOME] = before

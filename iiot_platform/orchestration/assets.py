@@ -22,11 +22,9 @@ from iiot_platform.core.errors import AnalysisError, SinkError
 from iiot_platform.orchestration import catalog
 from iiot_platform.orchestration.events import Event, Reporter
 from iiot_platform.orchestration.installation import Installation
-from iiot_platform.orchestration.naming import HOUR_TAG, KIND_TAG, LINE_TAG, LIVE, RERUN
+from iiot_platform.orchestration.naming import HOUR_TAG, KIND_TAG, LINE_TAG, MAX_RUNTIME_TAG, RERUN
 from iiot_platform.orchestration.runs import RERUN_DRAIN_S, LineRuns
 
-_MAX_RUNTIME_TAG: Final = "dagster/max_runtime"
-_LIVE_MAX_S: Final = 600
 _RERUN_MAX_S: Final = 7_200
 
 
@@ -65,22 +63,23 @@ class LineDefinitions:
 def line_definitions(installation: Installation, reporter: Reporter) -> LineDefinitions:
     """The assets and jobs of the reporter's line."""
     runs = LineRuns(installation, reporter)
-    source = installation.plant.source_of(runs.names.line)
+    plant, line = installation.plant, runs.names.line
+    about = catalog.About(plant.line(line).owners, reporter.links)
     assets: list[AssetsDefinition | AssetSpec] = [
-        catalog.raw_spec(runs.names, kind=source.kind),
-        _tables(runs),
+        catalog.raw_spec(runs.names, about, kind=plant.source_of(line).kind),
+        _tables(runs, about),
     ]
     if installation.has_delivery:
-        assets.append(_influxdb(runs))
+        assets.append(_influxdb(runs, about))
     return LineDefinitions(tuple(assets), _live_job(runs), _rerun_job(runs), runs)
 
 
-def _tables(runs: LineRuns) -> AssetsDefinition:
+def _tables(runs: LineRuns, about: catalog.About) -> AssetsDefinition:
     names = runs.names
 
     @multi_asset(
         name=f"tables_{names.safe}",
-        specs=catalog.table_specs(names),
+        specs=catalog.table_specs(names, about),
         check_specs=catalog.table_checks(names),
         partitions_def=runs.reporter.hours,
         backfill_policy=BackfillPolicy.single_run(),
@@ -100,12 +99,12 @@ def _tables(runs: LineRuns) -> AssetsDefinition:
     return tables
 
 
-def _influxdb(runs: LineRuns) -> AssetsDefinition:
+def _influxdb(runs: LineRuns, about: catalog.About) -> AssetsDefinition:
     names = runs.names
 
     @multi_asset(
         name=f"influxdb_{names.safe}",
-        specs=[catalog.influxdb_spec(names).replace_attributes(skippable=True)],
+        specs=[catalog.influxdb_spec(names, about).replace_attributes(skippable=True)],
         check_specs=catalog.influxdb_checks(names),
         can_subset=True,
         op_tags={LINE_TAG: names.line},
@@ -130,7 +129,7 @@ def _live_job(runs: LineRuns) -> JobDefinition:
         name=names.live_job,
         description=f"The next micro-batch of line '{names.line}', and the database after it.",
         executor_def=in_process_executor,
-        tags={LINE_TAG: names.line, KIND_TAG: LIVE, _MAX_RUNTIME_TAG: str(_LIVE_MAX_S)},
+        tags=names.live_tags,
     )
     def live() -> None:
         batch()
@@ -157,7 +156,7 @@ def _rerun_job(runs: LineRuns) -> JobDefinition:
         name=names.rerun_job,
         description=f"One hour of line '{names.line}' that late data has made out of date.",
         executor_def=in_process_executor,
-        tags={LINE_TAG: names.line, KIND_TAG: RERUN, _MAX_RUNTIME_TAG: str(_RERUN_MAX_S)},
+        tags={LINE_TAG: names.line, KIND_TAG: RERUN, MAX_RUNTIME_TAG: str(_RERUN_MAX_S)},
     )
     def rerun() -> None:
         hour()

@@ -39,10 +39,12 @@ class Memory:
     Attributes:
         asked: last request per piece of work.
         observed: per line, when its log was last observed and up to which offset.
+        lagging: per line that lags, when that was last told.
     """
 
     asked: dict[str, Asked] = field(default_factory=dict)
     observed: dict[str, tuple[int, int]] = field(default_factory=dict)
+    lagging: dict[str, int] = field(default_factory=dict)
 
     @classmethod
     def from_cursor(cls, cursor: str | None) -> Self:
@@ -52,6 +54,7 @@ class Memory:
             return cls(
                 {work: Asked(*(int(n) for n in asked)) for work, asked in body["asked"].items()},
                 {line: (int(at), int(head)) for line, (at, head) in body["observed"].items()},
+                {line: int(at) for line, at in body["lagging"].items()},
             )
         except (ValueError, TypeError, KeyError, AttributeError):
             return cls()
@@ -59,7 +62,8 @@ class Memory:
     @property
     def cursor(self) -> str:
         """The memory as text."""
-        return json.dumps({"asked": self.asked, "observed": self.observed}, separators=(",", ":"))
+        body = {"asked": self.asked, "observed": self.observed, "lagging": self.lagging}
+        return json.dumps(body, separators=(",", ":"))
 
     def wait_ms(self, work: str, state: int, now_ms: int) -> int:
         """How long to wait before the work may be asked for again; 0: it may be now."""

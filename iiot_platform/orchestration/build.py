@@ -12,8 +12,9 @@ from iiot_platform.engine.engine import Engine
 from iiot_platform.orchestration.assets import line_definitions
 from iiot_platform.orchestration.events import Reporter
 from iiot_platform.orchestration.installation import Delivery, Installation
+from iiot_platform.orchestration.links import Links
 from iiot_platform.orchestration.naming import line_names
-from iiot_platform.orchestration.partitions import START, hourly
+from iiot_platform.orchestration.partitions import EARLIEST, hourly
 from iiot_platform.orchestration.retention import prune_job
 from iiot_platform.orchestration.schedules import (
     hourly_schedule,
@@ -32,7 +33,7 @@ def build_definitions(
     *,
     delivery: Callable[[Engine], Delivery] | None = None,
     clock: Callable[[], int] = now_ms,
-    start: datetime = START,
+    start: datetime = EARLIEST,
     plant_problem: Exception | None = None,
 ) -> Definitions:
     """The only wiring; opens no file and no connection.
@@ -42,7 +43,7 @@ def build_definitions(
         plant: the plant file.
         delivery: makes the delivery to the database; default: InfluxDB where it is configured.
         clock: Unix milliseconds.
-        start: first hour that is a partition.
+        start: first hour that is shown.
         plant_problem: why the plant is an older one than the plant file, told by the sensor.
 
     Raises:
@@ -56,7 +57,8 @@ def build_definitions(
     installation = Installation(settings, plant, delivery=delivery, clock=clock)
     hours = hourly(start)
     lines = line_names(plant.line_names)
-    parts = [line_definitions(installation, Reporter(names, hours)) for names in lines]
+    reporters = [Reporter(names, hours, Links.of(settings)) for names in lines]
+    parts = [line_definitions(installation, reporter) for reporter in reporters]
     jobs = [job for part in parts for job in (part.live_job, part.rerun_job)]
     runs = [part.runs for part in parts]
     settle, nightly, tidy = settle_job(runs), nightly_job(runs), tidy_job(installation)
@@ -70,7 +72,7 @@ def build_definitions(
             hourly_schedule(tidy, minute=35),
             hourly_schedule(prune, minute=50),
         ],
-        sensors=[new_data_sensor(installation, lines, jobs, plant_problem)],
+        sensors=[new_data_sensor(installation, reporters, jobs, plant_problem)],
         metadata={"plant_file": str(settings.plant_path), **_problem(plant_problem)},
         # the default executor starts a process for every step of a backfill
         executor=in_process_executor,

@@ -1,6 +1,7 @@
 """What the assets are, in words and columns, from the one declaration of the tables."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from dagster import (
@@ -13,22 +14,37 @@ from dagster import (
 from dagster._core.definitions.metadata import TableMetadataSet
 
 from iiot_platform.core.schema import Column, Table
+from iiot_platform.orchestration.links import NO_LINKS, Links
 from iiot_platform.orchestration.naming import ASSET_TABLES, LINE_TAG, LineNames
 
 
-def raw_spec(names: LineNames, *, kind: str) -> AssetSpec:
+@dataclass(frozen=True)
+class About:
+    """What people are told of a line's assets.
+
+    Attributes:
+        owners: whom to ask.
+        links: where the rows are found.
+    """
+
+    owners: Sequence[str] = ()
+    links: Links = NO_LINKS
+
+
+def raw_spec(names: LineNames, about: About, *, kind: str) -> AssetSpec:
     """The capture log of a line, which the buffer writes and Dagster only observes."""
     return AssetSpec(
         names.raw,
         description="Every message of the line as it came, in the order of its offsets.",
         group_name=names.safe,
+        owners=about.owners,
         kinds={kind, "parquet"},
         metadata={"line": names.line},
         tags={LINE_TAG: names.safe},
     )
 
 
-def table_specs(names: LineNames) -> list[AssetSpec]:
+def table_specs(names: LineNames, about: About) -> list[AssetSpec]:
     """The tables of a line."""
     return [
         AssetSpec(
@@ -38,12 +54,14 @@ def table_specs(names: LineNames) -> list[AssetSpec]:
             skippable=True,
             description=description(table),
             group_name=names.safe,
-            kinds={"python", "parquet"},
+            owners=about.owners,
+            kinds={"duckdb", "parquet"},
             metadata={
                 **TableMetadataSet(column_schema=column_schema(table)),
                 "line": names.line,
                 "title": table.title,
                 **({"measurement": table.measurement} if table.measurement else {}),
+                **about.links.table(names, table.name),
             },
             tags={LINE_TAG: names.safe},
         )
@@ -51,7 +69,7 @@ def table_specs(names: LineNames) -> list[AssetSpec]:
     ]
 
 
-def influxdb_spec(names: LineNames) -> AssetSpec:
+def influxdb_spec(names: LineNames, about: About) -> AssetSpec:
     """The line's rows in InfluxDB: a view of its tables that can be rebuilt."""
     measured = [table for table in ASSET_TABLES.values() if table.measurement is not None]
     listed = "\n".join(f"- `{table.measurement}`: {table.title}" for table in measured)
@@ -60,6 +78,7 @@ def influxdb_spec(names: LineNames) -> AssetSpec:
         deps=[names.table(table.name) for table in measured],
         description=f"The line's measurements in InfluxDB.\n\n{listed}",
         group_name=names.safe,
+        owners=about.owners,
         kinds={"influxdb"},
         metadata={"line": names.line},
         tags={LINE_TAG: names.safe},
@@ -75,9 +94,12 @@ def table_checks(names: LineNames) -> list[AssetCheckSpec]:
             description="The log has every offset that the hour was computed from.",
         ),
         AssetCheckSpec(
-            names.freshness.name,
-            asset=names.freshness.asset_key,
-            description="No sealed message waits for long to be computed.",
+            names.lag_within_bound.name,
+            asset=names.lag_within_bound.asset_key,
+            description=(
+                "No sealed message of the line waits longer than `batches.max_lag_s` to be"
+                " computed. Told by every run, and by the sensor while no run gets through."
+            ),
         ),
         AssetCheckSpec(
             names.live_equals_rerun.name,

@@ -1,4 +1,4 @@
-"""What is checked of a line's tables, from the log and the ledger."""
+"""What is checked of a line, from the log and the ledger."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,8 +8,6 @@ from iiot_platform.core.clock import MS_PER_S
 from iiot_platform.engine.engine import Engine
 
 _US_PER_MS: Final = 1_000
-_FRESH_INTERVALS: Final = 12
-_FRESH_AT_LEAST_S: Final = 60.0
 
 
 @dataclass(frozen=True)
@@ -31,13 +29,13 @@ class Completeness:
 
 
 @dataclass(frozen=True)
-class Freshness:
+class Lag:
     """How long what is sealed has waited to be computed.
 
     Attributes:
         waiting: records that wait.
         waiting_s: since when the oldest of them does, 0 where none waits.
-        limit_s: how long is still fresh.
+        limit_s: how long they may.
     """
 
     waiting: int
@@ -51,12 +49,16 @@ class Freshness:
 
 
 def completeness(engine: Engine, line: str, ranges: Iterable[tuple[int, int]]) -> Completeness:
-    """Compares ranges of offsets with the manifest of the log."""
+    """Compares ranges of offsets with the manifest of the log.
+
+    What retention has deleted is not looked for: its readings stand.
+    """
     offsets = 0
     missing: list[tuple[int, int]] = []
+    start = engine.log.start(line)
     for lo, hi in ranges:
-        offsets += hi - lo
-        reached = lo
+        reached = max(lo, min(hi, start))
+        offsets += hi - reached
         for segment in engine.log.segments(line, lo, hi):
             if segment.lo > reached:
                 missing.append((reached, segment.lo))
@@ -66,19 +68,18 @@ def completeness(engine: Engine, line: str, ranges: Iterable[tuple[int, int]]) -
     return Completeness(offsets, tuple(missing))
 
 
-def freshness(engine: Engine, line: str, *, now_ms: int, interval_s: float) -> Freshness:
+def lag(engine: Engine, line: str, *, now_ms: int, limit_s: float) -> Lag:
     """Measures the backlog of a line.
 
     Args:
         engine: has the log and the ledger.
         line: name of the line.
         now_ms: the current time.
-        interval_s: how often batches are taken; some of them make the limit.
+        limit_s: how long a record may wait.
     """
-    limit_s = max(_FRESH_AT_LEAST_S, _FRESH_INTERVALS * interval_s)
     watermark, head = engine.ledger.watermark(line), engine.log.head(line)
     segments = engine.log.segments(line, watermark, watermark + 1) if head > watermark else []
     if not segments:
-        return Freshness(0, 0.0, limit_s)
+        return Lag(0, 0.0, limit_s)
     since_ms = segments[0].max_received // _US_PER_MS
-    return Freshness(head - watermark, max(0, now_ms - since_ms) / MS_PER_S, limit_s)
+    return Lag(head - watermark, max(0, now_ms - since_ms) / MS_PER_S, limit_s)

@@ -19,9 +19,11 @@ from dagster import (
 from dagster._core.definitions.metadata import TableMetadataSet
 
 from iiot_platform.core.clock import partition_key
+from iiot_platform.core.schema import READINGS
 from iiot_platform.engine.report import BatchReport, HourReport, SettleReport
 from iiot_platform.orchestration.catalog import tested
-from iiot_platform.orchestration.checks import Completeness, Freshness
+from iiot_platform.orchestration.checks import Completeness, Lag
+from iiot_platform.orchestration.links import NO_LINKS, Links
 from iiot_platform.orchestration.naming import ASSET_TABLES, LineNames
 from iiot_platform.orchestration.partitions import is_partition
 
@@ -29,6 +31,8 @@ if TYPE_CHECKING:  # the client behind it takes long to import, and is not alway
     from iiot_platform.sinks.drain import DrainReport
 
 _TESTED: Final = tested(ASSET_TABLES.values())
+_OF_READINGS: Final = frozenset({"checkpoint_in", "checkpoint_out", "segments_hash"})
+"""What is one for all tables of an hour and can not be plotted: told with its readings alone."""
 _SHOWN_HOLES: Final = 5
 _SHOWN_DIFFERENCES: Final = 50
 _DIFFERENCES: Final = TableSchema([TableColumn(name) for name in ("table", "series", "reason")])
@@ -43,10 +47,12 @@ class Reporter:
     Attributes:
         names: what the line is called.
         hours: the partitions that Dagster knows.
+        links: where people find the rows.
     """
 
     names: LineNames
     hours: HourlyPartitionsDefinition
+    links: Links = NO_LINKS
 
     def knows(self, hour: int) -> bool:
         """True where Dagster can show the hour."""
@@ -63,10 +69,13 @@ class Reporter:
         if not self.knows(report.hour):
             raise ValueError(f"hour {partition_key(report.hour)} is no partition")
         for table in tables:
+            figures = {**_figures(report, table), **metadata}
+            if table != READINGS.name:
+                figures = {n: value for n, value in figures.items() if n not in _OF_READINGS}
             yield AssetMaterialization(
                 self.names.table(table),
                 partition=partition_key(report.hour),
-                metadata={**_figures(report, table), **metadata},
+                metadata={**figures, **self.links.hour(self.names, table, report.hour)},
             )
 
     def completeness(self, found: Completeness, hour: int) -> AssetCheckEvaluation:
@@ -110,12 +119,12 @@ class Reporter:
             },
         )
 
-    def freshness(self, found: Freshness, hour: int) -> AssetCheckEvaluation:
-        """Whether the line's messages are computed soon."""
+    def lag(self, found: Lag, hour: int) -> AssetCheckEvaluation:
+        """Whether the line's messages are computed soon enough."""
         return _evaluation(
-            self.names.freshness,
+            self.names.lag_within_bound,
             partition_key(hour),
-            AssetCheckSeverity.WARN,
+            AssetCheckSeverity.ERROR,
             passed=found.passed,
             metadata={
                 "waiting": found.waiting,
@@ -144,6 +153,21 @@ class Reporter:
                 passed=report.error is None and not report.rejected,
                 metadata={**figures, **({"error": report.error} if report.error else {})},
             )
+
+
+def without_run(check: AssetCheckEvaluation) -> AssetCheckEvaluation:
+    """The evaluation as it can be told outside of runs, its hour among the figures.
+
+    Dagster stores one evaluation of a check for each run and partition, and refuses the second:
+    outside of runs that would be one for ever.
+    """
+    return _evaluation(
+        check.asset_check_key,
+        None,
+        check.severity,
+        passed=check.passed,
+        metadata={**check.metadata, "hour": str(check.partition)},
+    )
 
 
 def batch_tables(report: HourReport) -> list[str]:
@@ -183,6 +207,8 @@ def _figures(report: HourReport, table: str) -> dict[str, Any]:
         "duplicates": report.duplicates,
         "conflicts": report.conflicts,
     }
+    if report.kept_below:
+        figures["computed_from"] = f"readings: raw before offset {report.kept_below} is gone"
     if table in _TESTED:
         judged = sum(report.rows.get(name, 0) for name in _TESTED)
         figures["line_anomalies"] = report.anomalies

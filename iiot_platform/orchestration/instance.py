@@ -2,15 +2,18 @@
 
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from iiot_platform.config.settings import DATABASE_URL, Settings
 from iiot_platform.core.errors import ConfigError
 from iiot_platform.core.paths import Home
 
 LOCATION: Final = "iiot"
 """Name of the code location; the state of sensors hangs on it."""
 
+HOME_VARIABLE: Final = "DAGSTER_HOME"
 CONFIG_FOLDER: Final = Path(__file__).resolve().parents[2] / "dagster_home"
 
 
@@ -38,6 +41,16 @@ def prepare_instance(home: Home, *, config: Path = CONFIG_FOLDER) -> Path:
     home.dagster.mkdir(parents=True, exist_ok=True)
     _put(home.dagster / source.name, source.read_text(encoding="utf-8"))
     return home.dagster
+
+
+def instance_environ(home: Home, environ: Mapping[str, str]) -> dict[str, str]:
+    """An environment in which Dagster finds the instance of a home, and the home's database."""
+    names = (DATABASE_URL, f"{DATABASE_URL}_FILE")
+    given = {name: environ[name] for name in names if name in environ}
+    if Settings.from_environ(given).home.database != home.database:
+        given = {} if home.database is None else {names[0]: home.database.get_secret_value()}
+    others = {name: value for name, value in environ.items() if name not in names}
+    return {**others, **given, HOME_VARIABLE: str(home.dagster)}
 
 
 def write_workspace(home: Home, grpc_port: int) -> Path:

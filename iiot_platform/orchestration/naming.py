@@ -19,10 +19,14 @@ ASSET_TABLES: Final[dict[str, Table]] = {
 
 LINE_TAG: Final = "iiot/line"
 KIND_TAG: Final = "iiot/kind"
+MAX_RUNTIME_TAG: Final = "dagster/max_runtime"
 LO_TAG: Final = "iiot/lo"
 HI_TAG: Final = "iiot/hi"
 HOUR_TAG: Final = "iiot/hour"
 ATTEMPT_TAG: Final = "iiot/attempt"
+PACED_TAG: Final = "iiot/paced"
+"""On runs that the pacemaker has started."""
+SENSOR: Final = "new_data"
 LIVE: Final = "live"
 RERUN: Final = "rerun"
 SETTLE: Final = "settle"
@@ -31,7 +35,7 @@ TIDY: Final = "tidy"
 PRUNE: Final = "prune"
 
 COMPLETENESS: Final = "completeness"
-FRESHNESS: Final = "freshness"
+LAG_WITHIN_BOUND: Final = "lag_within_bound"
 DELIVERY: Final = "delivery"
 LIVE_EQUALS_RERUN: Final = "live_equals_rerun"
 
@@ -43,6 +47,7 @@ _RESERVED = {
     *keyword.kwlist,
 }
 _KEPT = 60
+_LIVE_MAX_S: Final = 600
 
 
 class NameClashError(ConfigError):
@@ -95,9 +100,9 @@ class LineNames:
         return AssetCheckKey(self.table(READINGS.name), COMPLETENESS)
 
     @property
-    def freshness(self) -> AssetCheckKey:
-        """Check that nothing waits for long."""
-        return AssetCheckKey(self.table(READINGS.name), FRESHNESS)
+    def lag_within_bound(self) -> AssetCheckKey:
+        """Check that nothing waits for longer than the plant file allows."""
+        return AssetCheckKey(self.table(READINGS.name), LAG_WITHIN_BOUND)
 
     @property
     def live_equals_rerun(self) -> AssetCheckKey:
@@ -113,6 +118,11 @@ class LineNames:
     def live_job(self) -> str:
         """Job that takes the next micro-batch."""
         return f"live_{self.safe}"
+
+    @property
+    def live_tags(self) -> dict[str, str]:
+        """What every run of it is tagged with."""
+        return {LINE_TAG: self.line, KIND_TAG: LIVE, MAX_RUNTIME_TAG: str(_LIVE_MAX_S)}
 
     @property
     def rerun_job(self) -> str:

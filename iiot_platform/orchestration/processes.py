@@ -15,13 +15,12 @@ from dagster._grpc.client import DagsterGrpcClient
 
 from iiot_platform.config.settings import Settings
 from iiot_platform.core.paths import Home
-from iiot_platform.orchestration.instance import LOCATION, write_workspace
+from iiot_platform.orchestration.instance import LOCATION, instance_environ, write_workspace
 from iiot_platform.orchestration.pool import wire
 
 HOST: Final = "127.0.0.1"
-MODULE: Final = "iiot_platform.definitions"
 _PACKAGE_ROOT: Final = Path(__file__).resolve().parents[2]
-_TIMEOUT_S: Final = 10
+_TIMEOUT_S: Final = 10.0
 _LOADED: Final = (
     "{workspaceOrError{... on Workspace{locationEntries"
     "{name locationOrLoadError{__typename ... on PythonError{message}}}}}}"
@@ -54,8 +53,8 @@ def dagster_environ(settings: Settings, environ: Mapping[str, str]) -> dict[str,
     }
     search = [str(_PACKAGE_ROOT), *filter(None, environ.get("PYTHONPATH", "").split(":"))]
     return {
-        **kept,
-        "DAGSTER_HOME": str(settings.home.dagster),
+        **instance_environ(settings.home, kept),
+        "IIOT_DEFINITIONS": settings.definitions,
         "IIOT_HOME": str(settings.home.root),
         "IIOT_PLANT": str(settings.plant_path),
         "PYTHONPATH": ":".join(dict.fromkeys(search)),
@@ -73,7 +72,7 @@ def code_server(settings: Settings, environ: Mapping[str, str], *, port: int) ->
         "dagster-code",
         (
             *(sys.executable, "-m", "dagster", "code-server", "start"),
-            *("--module-name", MODULE, "--location-name", LOCATION),
+            *("--module-name", settings.definitions, "--location-name", LOCATION),
             *("--host", HOST, "--port", str(port)),
             *("--log-level", "warning", "--inject-env-vars-from-instance"),
         ),
@@ -112,6 +111,18 @@ def webserver(
             *(sys.executable, "-m", "dagster_webserver"),
             *("--host", HOST, "--port", str(port)),
             *("--workspace", str(write_workspace(settings.home, code_port))),
+        ),
+        dagster_environ(settings, environ),
+    )
+
+
+def pacemaker(settings: Settings, environ: Mapping[str, str], *, port: int) -> Command:
+    """The process that starts live batches between the daemon's looks, through the web server."""
+    return Command(
+        "dagster-pacemaker",
+        (
+            *(sys.executable, "-m", "iiot_platform.orchestration.pacemaker"),
+            *("--url", f"http://{HOST}:{port}"),
         ),
         dagster_environ(settings, environ),
     )
@@ -164,19 +175,41 @@ def daemon_ready(web_port: int) -> bool:
     return all(status["healthy"] for status in statuses if status["required"])
 
 
-def graphql(port: int, query: str, variables: Mapping[str, Any] | None = None) -> Any:
-    """The answer of the web server's API to a query.
+def graphql(
+    port: int,
+    query: str,
+    variables: Mapping[str, Any] | None = None,
+    *,
+    timeout_s: float = _TIMEOUT_S,
+) -> Any:
+    """The answer of a web server on this machine to a query.
 
     Raises:
         OSError: the server does not answer.
         RuntimeError: it refuses the query.
     """
-    request = urllib.request.Request(
-        f"http://{HOST}:{port}/graphql",
+    return graphql_at(f"http://{HOST}:{port}", query, variables, timeout_s=timeout_s)
+
+
+def graphql_at(
+    url: str,
+    query: str,
+    variables: Mapping[str, Any] | None = None,
+    *,
+    timeout_s: float = _TIMEOUT_S,
+) -> Any:
+    """The answer of the web server at a URL to a query.
+
+    Raises:
+        OSError: the server does not answer.
+        RuntimeError: it refuses the query.
+    """
+    request = urllib.request.Request(  # noqa: S310 - http or https, as the settings check
+        f"{url}/graphql",
         json.dumps({"query": query, "variables": variables or {}}).encode(),
         {"Content-Type": "application/json"},
     )
-    with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as response:  # noqa: S310 - as above
+    with urllib.request.urlopen(request, timeout=timeout_s) as response:  # noqa: S310 - as above
         answer = json.load(response)
     if answer.get("errors"):
         raise RuntimeError(f"GraphQL refuses the query: {answer['errors']}")

@@ -9,6 +9,7 @@ from dagster import AssetCheckKey, AssetExecutionContext, DagsterLogManager, OpE
 from iiot_platform.core.clock import hour_from_key, partition_key
 from iiot_platform.core.errors import PlatformError
 from iiot_platform.core.schema import READINGS
+from iiot_platform.engine.consumed import publish
 from iiot_platform.engine.engine import Engine, RerunKind
 from iiot_platform.engine.errors import CommitLostError
 from iiot_platform.engine.report import BatchReport, HourReport
@@ -84,7 +85,7 @@ class LineRuns:
             yield from self.reporter.tables(hour, batch_tables(hour), metadata)
             yield self.reporter.completeness(found, hour.hour)
         if told:
-            yield self.reporter.freshness(self._freshness(), told[-1].hour)
+            yield self.reporter.lag(self._lag(), told[-1].hour)
 
     def compute_hours(
         self,
@@ -144,15 +145,15 @@ class LineRuns:
             return report
         chosen = set(tables)
         yield from self.reporter.tables(report, [t for t in ASSET_TABLES if t in chosen], metadata)
-        every = {self.names.completeness, self.names.freshness, self.names.live_equals_rerun}
+        every = {self.names.completeness, self.names.lag_within_bound, self.names.live_equals_rerun}
         asked = every if wanted is None else set(wanted)
         if self.names.live_equals_rerun in asked and closed:
             yield self.reporter.live_equals_rerun(found)
         if self.names.completeness in asked:
             complete = checks.completeness(self.engine, line, ranges)
             yield self.reporter.completeness(complete, hour)
-        if self.names.freshness in asked:
-            yield self.reporter.freshness(self._freshness(), hour)
+        if self.names.lag_within_bound in asked:
+            yield self.reporter.lag(self._lag(), hour)
         return report
 
     def settle(
@@ -177,8 +178,16 @@ class LineRuns:
                 context.log.info(
                     "%s, %d of %d: version %d", about, number, len(hours), report.version
                 )
+        self._publish(context)
         yield from self.deliver(context, RERUN_DRAIN_S)
         return failed
+
+    def _publish(self, context: OpExecutionContext) -> None:
+        """Tells the buffer which raw records are needed no longer; the next run would, too."""
+        try:
+            publish(self.installation.settings.home, self.engine, [self.names.line])
+        except PlatformError as error:
+            context.log.warning("the buffer can not be told what was consumed: %s", error)
 
     def deliver(
         self, context: Context, deadline_s: float, *, asked: bool = False
@@ -199,13 +208,10 @@ class LineRuns:
         yield from self.reporter.delivery(report, asked=asked)
         return report
 
-    def _freshness(self) -> checks.Freshness:
-        return checks.freshness(
-            self.engine,
-            self.names.line,
-            now_ms=self.installation.clock(),
-            interval_s=self.installation.plant.batches.interval_s,
-        )
+    def _lag(self) -> checks.Lag:
+        limit_s = self.installation.plant.batches.lag_bound_s
+        now_ms = self.installation.clock()
+        return checks.lag(self.engine, self.names.line, now_ms=now_ms, limit_s=limit_s)
 
     def _shown(self, log: DagsterLogManager, hour: int) -> bool:
         """False, and said so, where the hour is in the tables but no partition of Dagster."""

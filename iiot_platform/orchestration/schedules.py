@@ -19,15 +19,21 @@ from dagster import (
 
 from iiot_platform.core.clock import MS_PER_S, partition_key
 from iiot_platform.core.errors import AnalysisError, PlatformError
+from iiot_platform.orchestration.decision import ActiveRuns, active_runs
 from iiot_platform.orchestration.events import Event
 from iiot_platform.orchestration.installation import Installation
-from iiot_platform.orchestration.naming import KIND_TAG, LINE_TAG, NIGHTLY, SETTLE, LineNames
+from iiot_platform.orchestration.naming import (
+    KIND_TAG,
+    LINE_TAG,
+    MAX_RUNTIME_TAG,
+    NIGHTLY,
+    SETTLE,
+    LineNames,
+)
 from iiot_platform.orchestration.runs import LineRuns
-from iiot_platform.orchestration.sensors import ActiveRuns, active_runs
 
 _EVERY_FIVE_MINUTES: Final = "*/5 * * * *"
 _AT_THREE: Final = "0 3 * * *"
-_MAX_RUNTIME_TAG: Final = "dagster/max_runtime"
 _MAX_S: Final = 7_200
 
 Hours = Callable[[Installation, str], Sequence[int]]
@@ -94,7 +100,7 @@ def _closed_hours_job(
         name=name,
         description=f"{description} One line where its tag `{LINE_TAG}` is set, else every line.",
         executor_def=in_process_executor,
-        tags={KIND_TAG: name, _MAX_RUNTIME_TAG: str(_MAX_S)},
+        tags={KIND_TAG: name, MAX_RUNTIME_TAG: str(_MAX_S)},
     )
     def closed_hours() -> None:
         compute()

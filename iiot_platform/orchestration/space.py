@@ -1,4 +1,4 @@
-"""Disk space of SQLite files: what they take, and giving back what is free in them."""
+"""Disk space of Dagster's storage: what it takes, and making use again of what is free in it."""
 
 import sqlite3
 import time
@@ -10,7 +10,14 @@ from typing import Any, Final
 
 from dagster import DagsterInstance
 from dagster._core.storage.event_log import SqlEventLogStorage
+from dagster._core.storage.event_log.schema import (
+    AssetCheckExecutionsTable,
+    AssetEventTagsTable,
+    AssetKeyTable,
+    SqlEventLogStorageTable,
+)
 from dagster._core.storage.runs import SqlRunStorage
+from dagster._core.storage.runs.schema import RunsTable, RunTagsTable
 from dagster._core.storage.schedules import SqlScheduleStorage
 from sqlalchemy.engine import Connection
 
@@ -25,15 +32,30 @@ _SLACK_SHARE: Final = 0.1
 """Share of what is in use that stays free, since the next runs need it at once."""
 _VACUUM_BYTES: Final = 64 * 2**20
 """Files that can not shrink step by step are copied whole up to this size, which blocks writers."""
+_RELATIONS: Final = (
+    "SELECT coalesce(sum(pg_total_relation_size(oid)), 0) FROM pg_class"
+    " WHERE relkind = 'r' AND relnamespace = current_schema()::regnamespace"
+)
+_VACUUMED: Final = tuple(
+    table.name
+    for table in (
+        SqlEventLogStorageTable,
+        AssetEventTagsTable,
+        AssetCheckExecutionsTable,
+        AssetKeyTable,
+        RunsTable,
+        RunTagsTable,
+    )
+)
 
 
 @dataclass(frozen=True)
 class Space:
-    """What files take.
+    """What files or tables take.
 
     Attributes:
         bytes: altogether.
-        free: of these, what holds nothing.
+        free: of these, what holds nothing; PostgreSQL does not tell, and it counts as 0.
     """
 
     bytes: int = 0
@@ -53,10 +75,12 @@ def make_shrinkable(path: Path) -> None:
 
 
 def space(instance: DagsterInstance) -> Space:
-    """What the SQLite files of an instance take; nothing where they are elsewhere."""
+    """What the SQLite files or the PostgreSQL schema of an instance take; else nothing."""
     total = Space()
     for opened in _files(instance):
         with opened as connection:
+            if _is_postgres(connection):
+                return Space(int(connection.exec_driver_sql(_RELATIONS).scalar_one()))
             if _is_file(connection):
                 found = _space(connection)
                 total = Space(total.bytes + found.bytes, total.free + found.free)
@@ -66,6 +90,8 @@ def space(instance: DagsterInstance) -> Space:
 def reclaim(instance: DagsterInstance, *, worth_bytes: int = _WORTH_BYTES) -> int:
     """Gives back what is free where that is much; returns the bytes.
 
+    PostgreSQL keeps most of what is free, and is told that it may be filled again.
+
     Args:
         instance: has the files.
         worth_bytes: less than this is not worth it.
@@ -73,6 +99,10 @@ def reclaim(instance: DagsterInstance, *, worth_bytes: int = _WORTH_BYTES) -> in
     before = space(instance).bytes
     for opened in _files(instance):
         with opened as connection:
+            if _is_postgres(connection):
+                for table in _VACUUMED:
+                    connection.exec_driver_sql(f"VACUUM {table}")
+                break
             if _is_file(connection):
                 _reclaim(connection, worth_bytes)
     return before - space(instance).bytes
@@ -104,6 +134,10 @@ def _files(instance: DagsterInstance) -> Iterator[AbstractContextManager[Connect
         yield instance.event_log_storage.index_connection()
     if isinstance(instance.schedule_storage, SqlScheduleStorage):
         yield instance.schedule_storage.connect()
+
+
+def _is_postgres(connection: Connection) -> bool:
+    return connection.engine.dialect.name == "postgresql"
 
 
 def _is_file(connection: Connection) -> bool:

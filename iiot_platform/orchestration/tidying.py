@@ -1,4 +1,7 @@
-"""The job that deletes table files that nobody needs any more."""
+"""The job that deletes table files that nobody needs any more, and says which raw records.
+
+Raw records are the buffer's to delete.
+"""
 
 from collections.abc import Iterator
 from typing import Final
@@ -11,6 +14,7 @@ from dagster import (
     op,
 )
 
+from iiot_platform.engine.consumed import publish
 from iiot_platform.engine.garbage import collect
 from iiot_platform.orchestration.events import Event
 from iiot_platform.orchestration.installation import Installation
@@ -37,6 +41,11 @@ def tidy_job(installation: Installation) -> JobDefinition:
             found.superseded,
             found.orphans,
             found.bytes / 1e6,
+        )
+        told = publish(installation.settings.home, engine, engine.lines)
+        context.log.info(
+            "raw records that are needed no longer: %s",
+            ", ".join(f"{line} below {found.needed_from}" for line, found in told.items()),
         )
         yield from ()  # an op without outputs is a generator
 

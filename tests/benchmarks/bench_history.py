@@ -96,7 +96,7 @@ def compute_again(home: Home) -> dict[str, float]:
     with closing(Engine(home, plant(3.0))) as engine:
         rows, hours = engine.log.head(LINE), engine.ledger.hours(LINE)
         started = time.perf_counter()
-        cpu = _cpu_s(lambda: backfill(engine, LINE, hours, run_id="backfill"))
+        cpu = _cpu_s(lambda: list(backfill(engine, LINE, hours, run_id="backfill")))
         wall = time.perf_counter() - started
     return {
         "readings": rows,
@@ -125,7 +125,7 @@ def write_history(home: Home, hours: int) -> None:
     with closing(sqlite3.connect(home.manifest)) as manifest, manifest:
         manifest.execute(
             f"WITH RECURSIVE n(i) AS ({_COUNT}) INSERT INTO segments SELECT stream, lo + i, hi,"
-            " bytes, min_received, max_received, path, content_hash, chain_hash, sealed_at"
+            " bytes, min_received, max_received, path, content_hash, chain_hash, sealed_at, NULL"
             " FROM segments, n WHERE lo + i < hi",
             {"n": SEGMENT_ROWS},
         )

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from paho.mqtt.publish import multiple
@@ -253,4 +254,31 @@ def test_nothing_is_acknowledged_while_the_log_can_not_commit(
         errors = [r for r in caplog.records if r.levelno >= logging.ERROR]
         assert len(errors) == 1
         assert "committing again" in caplog.text
+    assert payloads(tmp_path) == sent
+
+
+def test_nothing_is_taken_from_the_reserve_of_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = [10_000_000_000]
+    monkeypatch.setattr(
+        "buffer_service.disk.shutil.disk_usage", lambda _: SimpleNamespace(total=2e10, free=free[0])
+    )
+    sent = numbers(0, 300)
+    with (
+        MosquittoServer(tmp_path / "broker") as server,
+        capturing(tmp_path, server.port, receive_maximum=100) as service,
+    ):
+        until(connected(service))
+        free[0] = 100_000_000
+        until(lambda: service._disk.full)
+        publish(server, "line1/m/a", sent, "-q", "1")
+        until(lambda: len(service._batch) == 100)
+        assert captured(service) == 0
+        assert "full but for the reserve" in service.statistics()["storage_error"]
+        assert service.statistics()["disk"]["level"] == "full"
+        free[0] = 10_000_000_000
+        until(lambda: captured(service) == 300)
+        assert service.statistics()["storage_error"] == ""
+        assert service.statistics()["disk"]["level"] == "ok"
     assert payloads(tmp_path) == sent

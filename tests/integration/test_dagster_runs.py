@@ -145,8 +145,8 @@ def test_live_batches_materialize_their_hours(
             check["name"]: check["executionForLatestMaterialization"]
             for check in seen["assetChecksOrError"]["checks"]
         }
-        assert checks.keys() == {"completeness", "freshness", "live_equals_rerun"}
-        for name in ("completeness", "freshness"):
+        assert checks.keys() == {"completeness", "lag_within_bound", "live_equals_rerun"}
+        for name in ("completeness", "lag_within_bound"):
             check = checks[name]
             assert check["status"] == "SUCCEEDED"
             assert check["evaluation"]["partition"] == partition_key(hour)

@@ -3,8 +3,11 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
+from iiot_platform.alerts.grafana_queries import AlertQuery, alert_queries
+from iiot_platform.config.alerts import AlertSettings
 from iiot_platform.core import schema
 from iiot_platform.sinks.influxdb import InfluxSink
 from tests.reference.grafana_queries import (
@@ -23,7 +26,14 @@ COUNT = 600
 END_MS = START_MS + 1_000 * COUNT
 LINE = "line/1 (test)"
 BOARDS = {path.name: path.read_text(encoding="utf-8") for path in FOLDER.glob("*.json")}
+del BOARDS["platform.json"]  # its metrics stand in Prometheus
 NAMES = {c.name for table in schema.measured() for c in table.columns}
+
+
+def rows_of(table: schema.Table) -> pa.Table:
+    reasons = {"reason": [schema.GAP, schema.LATE, "not_json"] * (COUNT // 3)}
+    more = reasons if table is schema.DATA_QUALITY else {}
+    return make_rows(table, COUNT, line=LINE, start_ms=START_MS, **more)
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +42,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Influx]:
     with influx.server(tmp_path_factory.mktemp("influx")) as running:
         with InfluxSink(running.settings) as sink:
             for table in schema.measured():
-                sink.write(table, make_rows(table, COUNT, line=LINE, start_ms=START_MS))
+                sink.write(table, rows_of(table))
         yield running
 
 
@@ -141,3 +151,44 @@ def test_any_misspelt_name_is_found(server: Influx, name: str) -> None:
                 tried += 1
             variable["query"] = text
     assert tried > 30
+
+
+ALERTS = list(alert_queries(AlertSettings()))
+
+
+def alert_answer(server: Influx, text: str, *, end_ms: int = END_MS) -> list[dict[str, Any]]:
+    return server.series(interpolated(text, {}, start_ms=START_MS, end_ms=end_ms, interval="10s"))
+
+
+@pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: alert.name)
+def test_every_alert_has_data_and_a_misspelt_name_is_found(
+    server: Influx, alert: AlertQuery
+) -> None:
+    assert empty(Query(alert.name, alert.text), alert_answer(server, alert.text)) == []
+    tried = 0
+    for column, text in mutants(alert.text):
+        mutant = Query(alert.name, text)
+        assert empty(mutant, alert_answer(server, text)), f"'{column}x' goes unnoticed: {text}"
+        tried += 1
+    assert tried >= len(alert.tags)
+
+
+def test_an_alert_sees_the_newest_value_of_each_series(server: Influx) -> None:
+    alert = next(a for a in ALERTS if a.name == "anomaly_ratio/signal_anomalies/anomaly_ratio")
+    rows = rows_of(schema.SIGNAL_ANOMALIES).to_pandas()
+    newest = rows.groupby("machine_name")["anomaly_ratio"].last()
+    found = {
+        one["tags"]["machine_name"]: influx.series_rows(one)[-1]["value"]
+        for one in alert_answer(server, alert.text)
+    }
+    assert found == pytest.approx(newest.to_dict())
+
+
+def test_a_device_counts_as_silent_once_two_intervals_are_empty(server: Influx) -> None:
+    alert = next(a for a in ALERTS if a.name == "silent_device/signals")
+    assert alert.below is not None
+    for silent_s, fires in ((0, False), (599, False), (1_200, True)):
+        series = alert_answer(server, alert.text, end_ms=END_MS - 1 + 1_000 * silent_s)
+        assert len(series) == 3
+        last = [influx.series_rows(one)[-1]["value"] for one in series]
+        assert all((value < alert.below) is fires for value in last), silent_s

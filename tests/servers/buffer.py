@@ -3,6 +3,7 @@
 Run as `python -m tests.servers.buffer HOME PORT LINES [STEP COUNT]`.
 """
 
+import json
 import os
 import signal
 import sys
@@ -36,7 +37,10 @@ def plant(port: int, lines: list[str], **source: object) -> Plant:
             MqttSource.model_validate({"port": port, "receive_maximum": RECEIVE_MAXIMUM, **source}),
         ),
         lines=tuple(Line(name=line) for line in lines),
-        buffer=BufferSettings(seal_interval_s=float(os.environ.get("SEAL_INTERVAL_S", "1"))),
+        buffer=BufferSettings.model_validate(
+            {"seal_interval_s": float(os.environ.get("SEAL_INTERVAL_S", "1"))}
+            | json.loads(os.environ.get("BUFFER_SETTINGS", "{}"))
+        ),
     )
 
 

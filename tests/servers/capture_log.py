@@ -42,7 +42,7 @@ def write_segments(
             body = (home.capture / path).read_bytes()
             received = [record.received_ts for _, record in part]
             manifest.execute(
-                "INSERT INTO segments VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 0)",
+                "INSERT INTO segments VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 0, NULL)",
                 (
                     stream,
                     lo,

@@ -7,7 +7,13 @@ from contextlib import closing
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from iiot_platform.core.capture_log import CHAIN_START, SEGMENT_SCHEMA, Record, chain
+from iiot_platform.core.capture_log import (
+    CHAIN_START,
+    DAMAGED_FOLDER,
+    SEGMENT_SCHEMA,
+    Record,
+    chain,
+)
 from iiot_platform.core.paths import Home
 
 
@@ -44,7 +50,8 @@ def unlisted_files(home: Home) -> set[str]:
     with closing(sqlite3.connect(home.manifest)) as db:
         listed = {path for (path,) in db.execute("SELECT path FROM segments")}
     files = home.capture.glob("*/**/*.*")
-    return {str(path.relative_to(home.capture)) for path in files} - listed
+    found = {str(path.relative_to(home.capture)) for path in files}
+    return {path for path in found - listed if not path.startswith(DAMAGED_FOLDER)}
 
 
 def _record(row: dict[str, object]) -> Record:

@@ -8,16 +8,19 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 
 import psutil
 
 from iiot_platform.config.settings import Settings
 from iiot_platform.orchestration import processes
-from iiot_platform.orchestration.instance import prepare_instance
+from iiot_platform.orchestration.instance import CONFIG_FOLDER, prepare_instance
 
-START_TIMEOUT_S = 60.0
+START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 20.0
+ANSWER_TIMEOUT_S = 60.0
+"""A reload of the code location takes ten seconds where the machine is busy."""
 POLL_S = 0.2
 Seen = TypeVar("Seen")
 
@@ -48,19 +51,21 @@ class Dagster:
 
     Attributes:
         pool: options of the pool; None: there is none.
+        config: folder that has `dagster.yaml`.
     """
 
     settings: Settings
     pool: tuple[str, ...] | None = ()
+    config: Path = CONFIG_FOLDER
     environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     code_port: int = field(default_factory=free_port)
     port: int = field(default_factory=free_port)
     started: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def start(self) -> None:
-        prepare_instance(self.settings.home)
+        prepare_instance(self.settings.home, config=self.config)
         code = processes.code_server(self.settings, self.environ, port=self.code_port)
-        process = self._start(code)
+        process = self.start_command(code)
         if self.pool is not None:
             self.start_pool()
         wait_for(
@@ -70,18 +75,23 @@ class Dagster:
         )
         if self.pool is not None:
             wait_for(lambda: processes.pool_ready(self.settings.home), "pool", START_TIMEOUT_S)
-        self._start(
+        self.start_command(
             processes.webserver(
                 self.settings, self.environ, code_port=self.code_port, port=self.port
             )
         )
-        self._start(processes.daemon(self.settings, self.environ, code_port=self.code_port))
+        self.start_daemon()
         wait_for(lambda: processes.webserver_ready(self.port), "web server", START_TIMEOUT_S)
 
     def start_pool(self) -> "subprocess.Popen[bytes]":
-        return self._start(processes.pool(self.settings, self.environ, *(self.pool or ())))
+        return self.start_command(processes.pool(self.settings, self.environ, *(self.pool or ())))
 
-    def _start(self, command: processes.Command) -> "subprocess.Popen[bytes]":
+    def start_daemon(self) -> "subprocess.Popen[bytes]":
+        return self.start_command(
+            processes.daemon(self.settings, self.environ, code_port=self.code_port)
+        )
+
+    def start_command(self, command: processes.Command) -> "subprocess.Popen[bytes]":
         path = processes.log_path(self.settings.home, command)
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab") as log:
@@ -127,12 +137,19 @@ class Dagster:
         return list(left)
 
     def graphql(self, query: str, **variables: Any) -> Any:
-        return processes.graphql(self.port, query, variables)
+        return processes.graphql(self.port, query, variables, timeout_s=ANSWER_TIMEOUT_S)
 
 
 @contextlib.contextmanager
-def running(settings: Settings, *, pool: tuple[str, ...] | None = ()) -> Iterator[Dagster]:
-    dagster = Dagster(settings, pool=pool)
+def running(
+    settings: Settings,
+    *,
+    pool: tuple[str, ...] | None = (),
+    config: Path = CONFIG_FOLDER,
+    environ: Mapping[str, str] | None = None,
+) -> Iterator[Dagster]:
+    """All of them; `environ` is added to this process's environment."""
+    dagster = Dagster(settings, pool=pool, config=config, environ={**os.environ, **(environ or {})})
     try:
         dagster.start()
         yield dagster

@@ -49,30 +49,30 @@ def drain(engine: Engine, sizes: Sequence[int]) -> int:
     return batches
 
 
-def settle(engine: Engine) -> None:
+def settle(engine: Engine, line: str = LINE) -> None:
     """Reruns dirty hours, oldest first, until none is left."""
     for _ in range(1_000):
-        dirty = engine.dirty_hours(LINE)
+        dirty = engine.dirty_hours(line)
         if not dirty:
             return
-        engine.rerun(LINE, dirty[0], run_id="rerun")
+        engine.rerun(line, dirty[0], run_id="rerun")
     raise AssertionError("dirty hours never end")
 
 
-def contents(engine: Engine) -> dict[tuple[str, int], str]:
-    """A hash of every table of every hour, provenance left out."""
+def contents(engine: Engine, line: str = LINE) -> dict[tuple[str, int], str]:
+    """A hash of every table of every hour, provenance left out, and of every state."""
     found = {}
-    for hour in engine.ledger.hours(LINE):
+    for hour in engine.ledger.hours(line):
         for table in schema.TABLES.values():
-            rows = rows_of(engine, table, hour)
+            rows = rows_of(engine, table, hour, line)
             if len(rows):
                 found[table.name, hour] = canonical_hash(table, rows)
-        for key, state in engine.ledger.states_of(LINE, hour).items():
+        for key, state in engine.ledger.states_of(line, hour).items():
             found[key.text, hour] = state.hash
     return found
 
 
-def rows_of(engine: Engine, table: schema.Table, hour: int) -> pa.Table:
+def rows_of(engine: Engine, table: schema.Table, hour: int, line: str = LINE) -> pa.Table:
     """The rows that count."""
-    files = engine.ledger.files(LINE, table.name, hour)
+    files = engine.ledger.files(line, table.name, hour)
     return engine.store.read(table, [file.path for file in files])

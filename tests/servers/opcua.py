@@ -19,6 +19,7 @@ from typing import Any, Self
 import msgspec
 from asyncua import Server, ua
 
+from simulator.opcua_history import PlantHistory
 from simulator.opcua_security import URI, OneUser, secure
 from simulator.opcua_server import NAMESPACE, PlantServer, Trouble
 from tests.servers.mosquitto import free_port
@@ -119,17 +120,22 @@ class OpcUaServer:
 
 
 async def _serve(options: dict[str, Any]) -> None:
-    server = Server(user_manager=OneUser(options.get("username"), options.get("password", "")))
+    certificates = Path(options["users"]) if "users" in options else None
+    users = OneUser(options.get("username"), options.get("password", ""), certificates)
+    server = Server(user_manager=users)
     await server.init()
     server.set_endpoint(options["url"])
+    if "session_ms" in options:
+        server.iserver.min_session_timeout_ms = options["session_ms"]
+        server.iserver.max_session_timeout_ms = options["session_ms"]
     await server.set_application_uri(URI)
-    named = options.get("username") is not None
-    server.set_identity_tokens([ua.UserNameIdentityToken if named else ua.AnonymousIdentityToken])
+    server.set_identity_tokens(users.tokens)
     trusted = Path(options["trusted"]) if "trusted" in options else None
     await secure(server, Path(options["folder"]), only=bool(options.get("only")), trusted=trusted)
     for n in range(options.get("other_namespaces", 0)):
         await server.register_namespace(f"urn:other:{n}")
-    plant = PlantServer(server, Trouble(), generation=options.get("generation", 0))
+    history = PlantHistory(options["history_s"], page=50) if "history_s" in options else None
+    plant = PlantServer(server, Trouble(), generation=options.get("generation", 0), history=history)
     await plant.fill({topic: payload(topic, 0) for topic in (SIGNAL, STATE, VALVE, MOTOR)})
     async with server:
         sys.stdout.write("listening\n")
@@ -140,11 +146,22 @@ async def _serve(options: dict[str, Any]) -> None:
             sys.stdout.flush()
 
 
+async def _sessions(server: Server, *, forget: bool) -> str:
+    """How many there are; they and their subscriptions may end, and nobody is told."""
+    if not forget:
+        return str(len(server.iserver._external_sessions))
+    service = server.iserver.subscription_service
+    await service.delete_subscriptions(list(service.subscriptions))
+    for session in list(server.iserver._external_sessions.values()):
+        await session.close_session(delete_subs=True)
+    return "done"
+
+
 async def _obey(server: Server, plant: PlantServer, words: list[str]) -> str:
     match words:
-        case ["burst", first, last, interval_ms]:
+        case ["burst", first, last, interval_ms, *given]:
             due = time.monotonic()
-            start_ms = time.time_ns() // 1_000_000 - 10 * int(first)
+            start_ms = int(given[0]) if given else time.time_ns() // 1_000_000 - 10 * int(first)
             for number in range(int(first), int(last)):
                 for topic in (SIGNAL, STATE, VALVE, MOTOR):
                     await plant.write(topic, msgspec.json.encode(payload(topic, number, start_ms)))
@@ -160,6 +177,8 @@ async def _obey(server: Server, plant: PlantServer, words: list[str]) -> str:
         case ["extend"]:
             await plant.extend({topic: payload(topic, 0) for topic in (VALVE, MOTOR)})
             return "done"
+        case ["sessions" | "forget" as what]:
+            return await _sessions(server, forget=what == "forget")
         case ["null", topic, code]:
             node = server.get_node(f"ns={await server.get_namespace_index(NAMESPACE)};s={topic}")
             status = ua.StatusCode(ua.UInt32(int(code, 0)))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from dagster import (
     DagsterInstance,
@@ -17,6 +18,7 @@ from iiot_platform.engine.engine import Engine
 from iiot_platform.orchestration.build import build_definitions
 from iiot_platform.orchestration.installation import Delivery
 from iiot_platform.orchestration.naming import LineNames
+from iiot_platform.orchestration.partitions import EARLIEST
 from tests.servers.capture_log import write_segments
 from tests.servers.lines import signal_records
 
@@ -34,15 +36,21 @@ class Site:
     delivery: Callable[[Engine], Delivery] | None = None
     cursor: str | None = None
     names: list[LineNames] = field(default_factory=list)
-    _definitions: Definitions | None = None
+    start: datetime = EARLIEST
+    _definitions: tuple[datetime, Definitions] | None = None
 
     @property
     def definitions(self) -> Definitions:
-        if self._definitions is None:
-            self._definitions = build_definitions(
-                self.settings, self.plant, delivery=self.delivery, clock=lambda: self.now_ms
+        if self._definitions is None or self._definitions[0] != self.start:
+            definitions = build_definitions(
+                self.settings,
+                self.plant,
+                delivery=self.delivery,
+                clock=lambda: self.now_ms,
+                start=self.start,
             )
-        return self._definitions
+            self._definitions = self.start, definitions
+        return self._definitions[1]
 
     def engine(self) -> Engine:
         return Engine(self.settings.home, self.plant, clock=lambda: self.now_ms)

@@ -54,6 +54,29 @@ def test_rows_come_in_order_with_their_types(home: Home) -> None:
     assert frame["sensor_name"].dtype == "str"
 
 
+def test_coverage_leaves_out_gaps_that_were_not_filled(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    half_past = '{"begin_ms": %d, "end_ms": %d, "reason": "cut"%s}'
+    records = [signal(START_MS + 600_000 * i, 1.5) for i in range(4)]
+    for begin, end, more in (
+        (0, 900_000, ""),
+        (900_000, 1_200_000, ""),
+        (900_000, 1_200_000, ', "filled": 3, "complete": true'),
+    ):
+        payload = half_past % (START_MS + begin, START_MS + end, more)
+        at_us = 1_000 * (START_MS + 1_800_000)
+        records.append(Record("plc", "$gap/plc", payload.encode(), at_us))
+    write_segments(home, "line1", records)
+    engine = Engine(home, Plant(lines=(Line(name="line1"),)))
+    while engine.run_batch("line1", run_id="run"):
+        pass
+    engine.close()
+
+    frame = Client(home).coverage("line1")
+
+    assert frame["covered_share"].tolist() == [0.75, 1.0]
+
+
 def test_whole_numbers_that_may_be_missing_stay_whole(home: Home) -> None:
     frame = Client(home).table("line1", "readings")
 

@@ -11,6 +11,7 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 
 from tools.dashboards.electrical import electrical
 from tools.dashboards.plant import line, plant
+from tools.dashboards.platform import platform
 from tools.dashboards.quality import quality
 from tools.dashboards.signals import signals
 from tools.dashboards.valves import valves
@@ -21,7 +22,7 @@ FOLDER: Final = Path(__file__).resolve().parents[2] / "deploy" / "grafana" / "da
 
 def rendered() -> dict[str, str]:
     """The text of every dashboard file, by its name."""
-    boards = (plant, line, signals, vibration, valves, electrical, quality)
+    boards = (plant, line, signals, vibration, valves, electrical, quality, platform)
     return {f"{board.__name__}.json": _text(board()) for board in boards}
 
 

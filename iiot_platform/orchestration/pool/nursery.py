@@ -32,7 +32,12 @@ _WARM: Final = (
     *("dagster._grpc.impl", "dagster._core.execution.api", "dagster._core.executor.in_process"),
     *("iiot_platform.orchestration.storage", "iiot_platform.orchestration.compute_logs"),
     *("pyarrow.parquet", "pyarrow.compute", "pyarrow.dataset", "duckdb", "numpy", "sqlalchemy"),
-    *("sqlalchemy.dialects.sqlite", "sqlite3", "alembic.migration", "alembic.script"),
+    *("sqlite3", "alembic.migration", "alembic.script"),
+)
+_SQLITE: Final = ("iiot_platform.orchestration.storage_sqlite", "sqlalchemy.dialects.sqlite")
+_POSTGRES: Final = (
+    *("iiot_platform.orchestration.storage_postgres", "sqlalchemy.dialects.postgresql.psycopg2"),
+    "psycopg2",
 )
 
 
@@ -55,7 +60,8 @@ class Nursery:
 
         Definitions that can not be loaded are told too: the workers can still say so in runs.
         """
-        for name in _WARM:
+        kept_in = _SQLITE if settings.home.database is None else _POSTGRES
+        for name in (*_WARM, *kept_in):
             importlib.import_module(name)
         self._worker = importlib.import_module("iiot_platform.orchestration.pool.worker")
         on_disk = sources.everything(settings)

@@ -1,6 +1,7 @@
 """What a run would be computed with if it began now: the code and the configuration on disk."""
 
 import hashlib
+import importlib.util
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from iiot_platform.config.active_plant import active_path
-from iiot_platform.config.settings import Settings
+from iiot_platform.config.settings import DEFINITIONS, Settings
 
 PACKAGE: Final = Path(__file__).resolve().parents[2]
 
@@ -50,9 +51,23 @@ def code() -> Sources:
 def everything(settings: Settings) -> Sources:
     """Code, the plant in force (the plant file where none is yet) and Dagster's configuration."""
     return Sources(
-        (PACKAGE, settings.home.dagster / "dagster.yaml"),
+        (PACKAGE, *_definitions(settings.definitions), settings.home.dagster / "dagster.yaml"),
         first_of=(active_path(settings.home), settings.plant_path),
     )
+
+
+def _definitions(module: str) -> tuple[Path, ...]:
+    """The module that is loaded, with its package, where it is not the platform's own."""
+    if module == DEFINITIONS:
+        return ()
+    try:
+        found = importlib.util.find_spec(module)
+    except ImportError:
+        found = None
+    if found is None or found.origin is None:
+        return ()  # loading it says what is wrong
+    path = Path(found.origin)
+    return (path.parent,) if "." in module else (path,)
 
 
 def _files(path: str) -> Iterable[str]:

@@ -20,18 +20,20 @@ from dagster._core.storage.dagster_run import DagsterRunStatus
 from dagster._grpc.impl import core_execute_run
 from dagster._utils.interrupts import capture_interrupts
 
+from iiot_platform.config.settings import Settings
 from iiot_platform.orchestration.pool import parenthood, wire
 from iiot_platform.orchestration.pool.lineup import Limits
 
 logger = logging.getLogger("iiot_platform.pool.worker")
 
-DEFINITIONS: Final = "iiot_platform.definitions"
 _IGNORED: Final = (signal.SIGTERM, signal.SIGINT)
 
 
 @cache
 def _repository() -> ReconstructableRepository:
-    return ReconstructableRepository.for_module(DEFINITIONS, "defs")
+    return ReconstructableRepository.for_module(
+        Settings.from_environ(os.environ).definitions, "defs"
+    )
 
 
 def load_definitions() -> None:

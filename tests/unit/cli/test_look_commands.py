@@ -82,6 +82,13 @@ def test_tables_are_listed_and_shown(
     assert len(rows) == 3
     assert rows[-1]["sensor_name"] == "temperature"
     assert rows[-1]["ts"].endswith("+00:00")
+    (hour,) = {row["ts"][:13].replace("T", "-") + ":00" for row in rows}
+    assert answer(environ, capsys, "tables", "--table", "signals", "--hour", hour)[-3:] == rows
+    assert (
+        answer(environ, capsys, "tables", "--table", "signals", "--hour", "2020-01-01-00:00") == []
+    )
+    assert run(environ, "tables", "--table", "signals", "--hour", "now") == 2
+    capsys.readouterr()
     for name in listed:
         assert run(environ, "tables", "--table", name) == 0
         assert "ts" in capsys.readouterr().out

@@ -132,11 +132,12 @@ def test_dagster_is_told_where_there_is_one(
     span = ("rerun", "--line", LINE, "--from", at(HOURS[2]))
     assert asked(environ, capsys, *span)["told_to_dagster"] is None
     prepare_instance(home)
-    assert asked(environ, capsys, *span)["told_to_dagster"] == 1
+    for _ in range(2):  # the check of one hour can be told again and again
+        assert asked(environ, capsys, *span)["told_to_dagster"] == 1
     monkeypatch.setenv("DAGSTER_HOME", str(home.dagster))
     with DagsterInstance.from_config(str(home.dagster)) as instance:
         key = AssetKey([LINE, "signals"])
-        (record,) = instance.fetch_materializations(key, limit=5).records
+        record, _ = instance.fetch_materializations(key, limit=5).records
         assert record.partition_key == partition_key(HOURS[2])
         assert record.asset_materialization is not None
         assert record.asset_materialization.metadata["state"].value == "settled"

@@ -147,3 +147,20 @@ def test_an_unknown_line_is_asked_back_with_the_nearest() -> None:
 def test_a_plant_is_frozen() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         plant().name = "other"  # type: ignore[misc]  # the point of the test
+
+
+def test_owners_are_people_or_teams() -> None:
+    given = ["team:maintenance", "a.b@plant.example"]
+    assert plant(lines=[{"name": "line1", "owners": given}]).line("line1").owners == tuple(given)
+    for wrong in ("maintenance", "team:", "a@b", "team:a b"):
+        with pytest.raises(ValidationError, match="e-mail address or a team"):
+            plant(lines=[{"name": "line1", "owners": [wrong]}])
+
+
+@pytest.mark.parametrize(
+    ("batches", "bound_s"), [({}, 60), ({"interval_s": 30}, 360), ({"max_lag_s": 5}, 5)]
+)
+def test_the_bound_of_the_lag_grows_with_the_interval(
+    batches: dict[str, float], bound_s: float
+) -> None:
+    assert plant(lines=["line1"], batches=batches).batches.lag_bound_s == bound_s

@@ -9,13 +9,13 @@ from iiot_platform.core.paths import Home
 from iiot_platform.engine.backfill import backfill
 from iiot_platform.engine.engine import Engine
 from iiot_platform.engine.errors import CommitLostError
-from iiot_platform.engine.report import HourReport
 from tests.servers.capture_log import write_segments
 from tests.servers.streams import BASE_MS, HOUR_MS, signal
 
 LINE = "line1"
 OLD = Plant.model_validate({"lines": [LINE]})
 NEW = Plant.model_validate({"lines": [LINE], "defaults": {"signal": {"threshold": 2}}})
+OTHER_WINDOW = Plant.model_validate({"lines": [LINE], "defaults": {"signal": {"window": 7}}})
 
 
 def computed(home: Home, count: int = 3) -> Engine:
@@ -45,10 +45,10 @@ class _Overtaken(Engine):
 def test_hours_get_the_current_settings_oldest_first(home: Home) -> None:
     hours = computed(home).ledger.hours(LINE)
     engine = Engine(home, NEW)
-    told: list[HourReport] = []
-    reports = backfill(engine, LINE, hours[::-1], run_id="b", on_hour=told.append)
+    found = list(backfill(engine, LINE, hours[::-1], run_id="b"))
+    reports = [one.settled.report for one in found]
     assert [report.hour for report in reports] == hours
-    assert told == reports
+    assert not any(one.follows for one in found)
     assert {report.settings_version for report in reports} == {NEW.line_settings(LINE).version}
     assert not engine.dirty_hours(LINE)
 
@@ -57,9 +57,9 @@ def test_an_hour_that_was_changed_meanwhile_is_computed_once_more(home: Home) ->
     hours = computed(home).ledger.hours(LINE)
     engine = _Overtaken(home, NEW)
     engine.losses = 2
-    (report,) = backfill(engine, LINE, hours[:1], run_id="b")
+    (found,) = backfill(engine, LINE, hours[:1], run_id="b")
     assert engine.losses == 0
-    assert report.settings_version == NEW.line_settings(LINE).version
+    assert found.settled.report.settings_version == NEW.line_settings(LINE).version
 
 
 def test_an_hour_that_never_rests_is_given_up(home: Home) -> None:
@@ -67,4 +67,40 @@ def test_an_hour_that_never_rests_is_given_up(home: Home) -> None:
     engine = _Overtaken(home, NEW)
     engine.losses = 100
     with pytest.raises(CommitLostError):
-        backfill(engine, LINE, hours[:1], run_id="b")
+        list(backfill(engine, LINE, hours[:1], run_id="b"))
+
+
+def test_hours_that_went_on_from_another_state_follow_under_their_own_settings(
+    home: Home,
+) -> None:
+    hours = computed(home).ledger.hours(LINE)
+    engine = Engine(home, OTHER_WINDOW)
+    found = list(backfill(engine, LINE, hours[:1], run_id="b"))
+    assert [one.settled.report.hour for one in found] == hours
+    assert [one.follows for one in found] == [False, True, True]
+    old = OLD.line_settings(LINE).version
+    assert {one.settled.report.settings_version for one in found[1:]} == {old}
+    assert not engine.dirty_hours(LINE)
+
+
+def test_a_following_hour_that_never_rests_is_left(home: Home) -> None:
+    hours = computed(home).ledger.hours(LINE)
+    engine = _Overtaken(home, OTHER_WINDOW)
+    found = backfill(engine, LINE, hours[:1], run_id="b")
+    assert next(found).settled.report.hour == hours[0]
+    engine.losses = 100
+    assert list(found) == []
+    # the live batches have computed the next hour, and the one behind it is left
+    assert engine.dirty_hours(LINE) == hours[2:]
+
+
+def test_hours_that_are_dirty_for_other_reasons_are_left(home: Home) -> None:
+    hours = computed(home).ledger.hours(LINE)
+    write_segments(home, LINE, [signal("t", BASE_MS + HOUR_MS + 1, 9.0)])
+    engine = Engine(home, OLD)
+    assert engine.run_batch(LINE, run_id="late") is not None
+    dirty = engine.dirty_hours(LINE)
+    (found,) = backfill(engine, LINE, hours[:1], run_id="b", settings="keep")
+    assert found.settled.equal
+    assert dirty
+    assert engine.dirty_hours(LINE) == dirty

@@ -92,6 +92,18 @@ def test_a_time_between_rows_gives_the_one_before(signals: Engine) -> None:
         explained(signals, BASE_MS - 1)
 
 
+def test_the_newest_row_names_its_series(home: Home) -> None:
+    later = [valve("v", BASE_MS + 5_000 + i, "ExtendTime", 300) for i in range(3)]
+    write_segments(home, LINE, [signal("t", BASE_MS, 20.0), signal("u", BASE_MS + 9, 1.0), *later])
+    found = explainer(drained(home, plant()))
+    assert found.newest(schema.SIGNALS, BASE_MS + 8) == KEY
+    assert found.newest(schema.SIGNAL_ANOMALIES, BASE_MS + HOUR_MS).name == "u"
+    valve_key = SeriesKey(schema.VALVE, "press", "v", "ExtendTime")
+    assert found.newest(schema.VALVE_ANOMALIES, BASE_MS + HOUR_MS) == valve_key
+    with pytest.raises(AnalysisError, match="no row at or before"):
+        found.newest(schema.SIGNALS, BASE_MS - 1)
+
+
 def test_the_first_row_has_no_window(signals: Engine) -> None:
     found = explained(signals, BASE_MS)
     assert not found.windows

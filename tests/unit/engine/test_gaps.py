@@ -32,6 +32,16 @@ def test_a_gap_is_a_row_and_no_quarantined_message(home: Home) -> None:
     assert contents(engine) == before
 
 
+def test_a_gap_that_was_filled_stands_beside_the_gap(home: Home) -> None:
+    told = {"begin_ms": BASE_MS, "end_ms": BASE_MS + 1_000, "reason": "server restarted"}
+    filled = {**told, "filled": 7, "complete": True}
+    records = [gap(json.dumps(one).encode()) for one in (told, filled)]
+    engine = engine_at(home.root, [signal("t", BASE_MS, 1.0), *records])
+    drain(engine, [1_000])
+    rows = rows_of(engine, schema.GAPS, hour_of(BASE_MS)).to_pylist()
+    assert [(row["filled"], row["complete"]) for row in rows] == [(None, None), (7, True)]
+
+
 def test_a_damaged_gap_is_quarantined(home: Home) -> None:
     engine = engine_at(home.root, [gap(b"{"), gap(b'{"begin_ms": 1}'), signal("t", BASE_MS, 1.0)])
     drain(engine, [1_000])

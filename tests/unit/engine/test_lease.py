@@ -8,7 +8,7 @@ from iiot_platform.engine.ledger import Ledger
 
 
 def test_one_holds_it_at_a_time(home: Home) -> None:
-    first, second = Ledger.at(home.ledger), Ledger.at(home.ledger)
+    first, second = Ledger.of(home), Ledger.of(home)
     with lease(first, "drain:line1", 60) as held:
         assert held
         with lease(second, "drain:line1", 60) as also:
@@ -24,7 +24,7 @@ def test_one_holds_it_at_a_time(home: Home) -> None:
 
 
 def test_it_ends_when_its_time_is_over(home: Home) -> None:
-    ledger = Ledger.at(home.ledger)
+    ledger = Ledger.of(home)
     now = 1_000
     with lease(ledger, "drain", 5, clock=lambda: now) as held:
         assert held
@@ -39,7 +39,7 @@ def test_it_ends_when_its_time_is_over(home: Home) -> None:
 
 
 def test_who_overstayed_does_not_end_the_next_one(home: Home) -> None:
-    ledger = Ledger.at(home.ledger)
+    ledger = Ledger.of(home)
     now = 1_000
     late = lease(ledger, "drain", 5, clock=lambda: now)
     assert late.__enter__()
@@ -52,7 +52,7 @@ def test_who_overstayed_does_not_end_the_next_one(home: Home) -> None:
 
 
 def test_it_ends_with_an_error_too(home: Home) -> None:
-    ledger = Ledger.at(home.ledger)
+    ledger = Ledger.of(home)
     with pytest.raises(ValueError, match="broken"), lease(ledger, "drain", 60):
         raise ValueError("broken")
     with lease(ledger, "drain", 60) as held:

@@ -3,11 +3,11 @@
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
+from iiot_platform.config.database import normalised
 from iiot_platform.config.line_settings import LineSettings
 from iiot_platform.core.names import SeriesKey
 from iiot_platform.core.paths import Home
@@ -15,8 +15,10 @@ from iiot_platform.engine import ledger_schema as db
 from iiot_platform.engine.commit import Base, Commit, DirtyMark, FileChange, HourChange
 from iiot_platform.engine.errors import CommitLostError, LedgerError
 from iiot_platform.engine.ledger import Ledger
+from iiot_platform.engine.ledger_database import SqliteLedger
 from iiot_platform.engine.partition import SeriesState
 from iiot_platform.engine.table_store import TableFile
+from tests.servers.dagster import free_port
 
 SETTINGS = LineSettings(line="line1")
 A, B = (SeriesKey("signal", "press", name) for name in ("a", "b"))
@@ -26,12 +28,7 @@ NOW_MS = 1_000
 
 @pytest.fixture
 def ledger(home: Home) -> Ledger:
-    return Ledger(f"sqlite:///{_folder(home) / 'ledger.sqlite'}", sinks=True, clock=lambda: NOW_MS)
-
-
-def _folder(home: Home) -> Path:
-    home.root.mkdir(parents=True)
-    return home.root
+    return Ledger.of(home, sinks=True, clock=lambda: NOW_MS)
 
 
 def change(hour: int, version: int = 0, **more: object) -> HourChange:
@@ -187,7 +184,15 @@ def test_many_series_go_through_in_pages(ledger: Ledger) -> None:
 
 
 def test_a_damaged_ledger_says_so(home: Home) -> None:
-    path = _folder(home) / "ledger.sqlite"
-    path.write_bytes(b"no database" * 500)
+    home.root.mkdir()
+    home.ledger.write_bytes(b"no database" * 500)
     with pytest.raises(LedgerError, match="not a database"):
-        Ledger.at(path)
+        Ledger(SqliteLedger(home.ledger))
+
+
+def test_a_server_that_is_away_is_named_without_its_password(home: Home) -> None:
+    away = replace(home, database=normalised(f"postgresql://me:geheim@127.0.0.1:{free_port()}/db"))
+    with pytest.raises(LedgerError, match=r"127\.0\.0\.1") as caught:
+        Ledger.of(away)
+    assert "geheim" not in str(caught.value)
+    assert "geheim" not in repr(away)

@@ -8,7 +8,7 @@ import pytest
 from iiot_platform.core.capture_log import SEGMENT_SCHEMA
 from iiot_platform.core.errors import StorageError
 from iiot_platform.core.paths import Home
-from iiot_platform.engine.log_reader import LogReader
+from iiot_platform.engine.log_reader import LogReader, Segment, without
 from tests.servers.capture_log import write_segments
 from tests.servers.streams import BASE_MS, signal
 
@@ -97,3 +97,26 @@ def test_a_damaged_manifest_is_an_error_of_storage(log: LogReader, home: Home) -
     home.manifest.write_bytes(b"no database at all" * 400)
     with pytest.raises(StorageError, match="can not be read"):
         log.head("line1")
+
+
+def test_a_file_that_was_compacted_while_it_was_read_is_no_trouble(
+    log: LogReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, stale = log.segments, [True]
+
+    def segments(stream: str, lo: int, hi: int) -> list[Segment]:
+        found = read(stream, lo, hi)
+        if stale.pop() if stale else False:
+            return [one._replace(path=one.path.with_name("gone.parquet")) for one in found]
+        return found
+
+    monkeypatch.setattr(log, "segments", segments)
+    stream = log.streams()[0]
+    assert len(log.read(stream, [(0, 1)])) == 1
+
+
+def test_only_what_is_known_to_be_gone_is_left_out(log: LogReader) -> None:
+    ranges, gone = [(0, 10), (12, 20), (25, 26)], [(0, 3), (5, 6), (9, 15), (20, 30)]
+    assert without(ranges, gone) == [(3, 5), (6, 9), (15, 20)]
+    assert without(ranges, []) == ranges
+    assert log.gone(log.streams()[0]) == ()

@@ -59,12 +59,16 @@ def test_a_wrong_topic_shape_is_repaired_and_leaves_nothing_behind(home: Home) -
     engine = drained(home, plant())
     assert len(set_aside(engine)) == 61
     repaired = Engine(home, plant(topic="site/{line}/{machine}/{device}"))
-    hours: list[int] = []
-    report = retry(repaired, LINE, run_id="retry", on_hour=lambda done: hours.append(done.hour))
+    counts: list[int] = []
+    report = retry(
+        repaired, LINE, run_id="retry", on_hour=lambda told: counts.append(len(told.computed))
+    )
     assert (report.tried, report.gone) == (61, 0)
     assert report.decoded == 20
     assert report.stays == {"bad_topic": 40, "not_json": 1}
-    assert hours == report.hours == [HOUR, HOUR + 1]
+    assert report.hours == [HOUR, HOUR + 1]
+    assert [found.settled.report.hour for found in report.computed] == report.hours
+    assert (counts, report.following, report.left) == ([1, 2], 0, 0)
     assert len(set_aside(repaired)) == 41
     other = Home(home.root / "once")
     write_segments(other, LINE, [*records, bad], rows=10)

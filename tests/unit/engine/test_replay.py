@@ -107,14 +107,16 @@ def test_the_shadow_equals_the_backfill_that_follows(home: Home, change: dict[st
         pass
     hours = engine.ledger.hours(LINE)[1:]
     candidate = plant(**change)
-    shadow = Shadow(engine.log, engine.ledger, candidate.line_settings(LINE), hours[0])
+    shadow = Shadow(
+        engine.log, engine.ledger, engine.store, candidate.line_settings(LINE), hours[0]
+    )
     expected = {
         (hour, name): canonical_hash(schema.TABLES[name], rows)
         for hour in hours
         for name, rows in shadow.compute(hour).tables.items()
     }
     promoted = Engine(home, candidate)
-    backfill(promoted, LINE, hours, run_id="backfill")
+    list(backfill(promoted, LINE, hours, run_id="backfill"))
     stands = {}
     for hour, name in expected:
         files = [file.path for file in promoted.ledger.files(LINE, name, hour)]

@@ -136,3 +136,22 @@ def test_a_status_is_json(home: Home) -> None:
     compute(home)
 
     assert json.loads(json.dumps(read(home).as_json()))["lines"][0]["line"] == "line1"
+
+
+def test_what_a_person_should_look_after_is_told(home: Home) -> None:
+    home.capture.mkdir(parents=True)
+    report = {
+        "disk": {"level": "low", "message": "getting full"},
+        "upkeep": {"damaged": ["a: cut", "b: cut"], "retention": "stays", "error": "no room"},
+        "missing_files": ["c"],
+        "rebuilt": "3 records",
+    }
+    (home.capture / "status.json").write_text(json.dumps(report))
+    assert read(home).buffer.warnings == (
+        "getting full",
+        "1 segments are missing, the first is c",
+        "2 segments were damaged and are set aside, the last is b: cut",
+        "the manifest was made anew: 3 records",
+        "stays",
+        "the log can not be looked after: no room",
+    )

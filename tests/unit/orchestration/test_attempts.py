@@ -26,6 +26,7 @@ def test_the_cursor_keeps_everything() -> None:
     memory = Memory()
     memory.ask("live:Línea 2", 7, 1_000)
     memory.observed["Línea 2"] = (5, 9)
+    memory.lagging["Línea 2"] = 5
     assert Memory.from_cursor(memory.cursor) == memory
 
 

@@ -1,10 +1,13 @@
+import json
+import shlex
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 from dagster import AssetKey, DagsterEventType, ExecuteInProcessResult
 
-from iiot_platform.core.clock import hour_start_ms, partition_key
+from iiot_platform.cli.app import main
+from iiot_platform.core.clock import MS_PER_HOUR, partition_key
 from iiot_platform.engine.engine import Engine
 from iiot_platform.engine.errors import CommitLostError
 from iiot_platform.engine.report import BatchReport, SettleReport
@@ -50,7 +53,7 @@ def test_a_new_hour_is_told_once_for_each_table(site: Site) -> None:
     hour = partition_key(site.hour)
     assert result.success
     assert materialized(result) == [(table, hour) for table in ASSET_TABLES]
-    assert checks(result) == [("completeness", hour, True), ("freshness", hour, True)]
+    assert checks(result) == [("completeness", hour, True), ("lag_within_bound", hour, True)]
     seen = figures(result, "signal_anomalies")
     assert seen["rows"] == seen["dagster/partition_row_count"] == 100
     assert (seen["offset_lo"], seen["offset_hi"]) == (0, 100)
@@ -58,6 +61,30 @@ def test_a_new_hour_is_told_once_for_each_table(site: Site) -> None:
     assert seen["line_anomaly_ratio"] == 0.0
     assert seen["settings_version"] == site.plant.line_settings("press_1").version
     assert figures(result, "valve_anomalies")["rows"] == 0
+
+
+def test_the_page_of_a_run_has_the_command_that_explains_its_rows(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site.write("press_1", rows=100)
+    result = run(site)
+    assert "explain" not in figures(result, "readings")
+    seen = figures(result, "signal_anomalies")
+    (command,) = (
+        text.strip() for text in str(seen["explain"]).splitlines() if text.startswith("    iiot ")
+    )
+    _, *arguments = shlex.split(command)
+    environ = {
+        "IIOT_HOME": str(site.settings.home.root),
+        "IIOT_PLANT": str(site.settings.plant_path),
+    }
+    with pytest.raises(SystemExit) as ended:
+        main((*arguments, "--json"), environ)
+    assert not ended.value.code
+    found = json.loads(capsys.readouterr().out)
+    assert found["row"]["run_id"] == result.run_id
+    assert found["run_page"].endswith(f"/runs/{result.run_id}")
+    assert found["raw"][0]["offset"] == 99
 
 
 def test_a_later_batch_tells_what_has_changed_and_what_stands(site: Site) -> None:
@@ -78,8 +105,8 @@ def test_hours_of_one_batch_are_told_apart(site: Site) -> None:
     result = run(site)
     hours = [partition_key(site.hour - 1), partition_key(site.hour)]
     assert sorted({hour for _, hour in materialized(result)}) == hours
-    assert [check for check in checks(result) if check[0] == "freshness"] == [
-        ("freshness", hours[1], True)
+    assert [check for check in checks(result) if check[0] == "lag_within_bound"] == [
+        ("lag_within_bound", hours[1], True)
     ]
 
 
@@ -128,7 +155,7 @@ def test_a_lost_commit_is_begun_anew(site: Site, monkeypatch: pytest.MonkeyPatch
 
 
 def test_an_hour_that_is_no_partition_is_computed_and_not_told(site: Site) -> None:
-    site.now_ms = hour_start_ms(438_000)  # 2019-12-20, before the first partition
+    site.now_ms += 10 * MS_PER_HOUR  # ahead of the last partition
     site.write("press_1")
     result = run(site)
     assert result.success
@@ -139,20 +166,21 @@ def test_an_hour_that_is_no_partition_is_computed_and_not_told(site: Site) -> No
 def test_a_rerun_of_an_hour_that_is_no_partition_is_not_told(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Engine, "dirty_hours", lambda _, __: [438_000])
+    ahead = site.hour + 10
+    monkeypatch.setattr(Engine, "dirty_hours", lambda _, __: [ahead])
     result = run(site, "rerun_press_1")
     assert result.success
     assert materialized(result) == []
-    assert site.engine().ledger.partition_version("press_1", 438_000) == 1
+    assert site.engine().ledger.partition_version("press_1", ahead) == 1
 
 
-def test_a_backlog_is_not_fresh(site: Site) -> None:
+def test_a_backlog_lags_until_it_is_worked_off(site: Site) -> None:
     site.write("press_1", back_hours=1, rows=200)
     site.plant = site.plant.model_copy(
         update={"batches": site.plant.batches.model_copy(update={"row_cap": 100})}
     )
-    assert ("freshness", partition_key(site.hour - 1), False) in checks(run(site))
-    assert ("freshness", partition_key(site.hour - 1), True) in checks(run(site))
+    assert ("lag_within_bound", partition_key(site.hour - 1), False) in checks(run(site))
+    assert ("lag_within_bound", partition_key(site.hour - 1), True) in checks(run(site))
 
 
 @pytest.mark.parametrize("tagged", [True, False])
@@ -164,13 +192,13 @@ def test_a_rerun_does_the_dirty_hour_with_the_settings_it_had(
     hour = site.hour - 2
     monkeypatch.setattr(Engine, "dirty_hours", lambda _, __: [hour])
     asked = []
-    real = Engine.recompute
+    real = Engine.rerun
 
     def rerun(engine: Engine, line: str, hour: int, **options: Any) -> SettleReport:
         asked.append((line, hour, options["settings"], options["kind"]))
         return real(engine, line, hour, **options)
 
-    monkeypatch.setattr(Engine, "recompute", rerun)
+    monkeypatch.setattr(Engine, "rerun", rerun)
     tags = {HOUR_TAG: partition_key(hour)} if tagged else {}
     result = run(site, "rerun_press_1", **tags)
     assert asked == [("press_1", hour, "keep", "rerun")]
@@ -238,6 +266,7 @@ def test_the_sensor_feeds_a_database_that_is_behind_while_nothing_is_new(site: S
 
 def test_late_data_makes_its_hour_dirty_and_the_sensor_has_it_computed_again(site: Site) -> None:
     for back, rows in ((1, 100), (0, 100), (1, 150)):
+        site.now_ms += 5_000
         site.write("press_1", back_hours=back, rows=rows)
         (request,) = site.tick().run_requests or ()
         assert run(site, request.job_name or "", **request.tags).success
@@ -247,7 +276,7 @@ def test_late_data_makes_its_hour_dirty_and_the_sensor_has_it_computed_again(sit
     assert request.tags[HOUR_TAG] == late
     result = run(site, "rerun_press_1", **request.tags)
     assert {hour for _, hour in materialized(result)} == {late}
-    assert figures(result, "signals")["dagster/partition_row_count"] == 150
+    assert figures(result, "signals")["dagster/partition_row_count"] == 200
     while requests := site.tick().run_requests:  # what the rerun has changed in later hours
         assert run(site, requests[0].job_name or "", **requests[0].tags).success
     assert site.engine().dirty_hours("press_1") == []

@@ -25,12 +25,14 @@ from dagster._core.events import (
     DagsterEventType,
     StepMaterializationData,
 )
+from dagster._core.storage.event_log import SqlEventLogStorage
 from dagster._core.storage.event_log.schema import (
     AssetCheckExecutionsTable,
     AssetEventTagsTable,
     SqlEventLogStorageTable,
 )
 from dagster._core.storage.partition_status_cache import get_and_update_asset_status_cache_value
+from dagster._core.storage.runs import SqlRunStorage
 from dagster._core.storage.runs.schema import RunsTable, RunTagsTable
 from dagster._core.test_utils import freeze_time
 from dagster._core.utils import make_new_run_id
@@ -40,7 +42,6 @@ from iiot_platform.orchestration import space as spaces
 from iiot_platform.orchestration.naming import KIND_TAG, LINE_TAG, LIVE, SETTLE
 from iiot_platform.orchestration.pool.journal import Journal
 from iiot_platform.orchestration.retention import prune
-from iiot_platform.orchestration.storage import Events, Runs
 
 TABLES = [AssetKey(["a", name]) for name in ("readings", "states", "cycles")]
 CHECK = AssetCheckKey(TABLES[0], "completeness")
@@ -52,13 +53,14 @@ TOLERANCE = 0.2
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path: Path, storage_kind: str) -> Path:
+    assert storage_kind
     part = {"config": {"home": str(tmp_path)}}
     config = {
         "storage": {
             "custom": {
                 "module": "iiot_platform.orchestration.storage",
-                "class": "PooledSqliteStorage",
+                "class": "InstanceStorage",
                 "config": {"base_dir": str(tmp_path)},
             }
         },
@@ -143,8 +145,8 @@ def plant(instance: DagsterInstance) -> Plant:
 
 def traces(instance: DagsterInstance, run_id: str) -> dict[str, int]:
     events, runs = instance.event_log_storage, instance.run_storage
-    assert isinstance(events, Events)
-    assert isinstance(runs, Runs)
+    assert isinstance(events, SqlEventLogStorage)
+    assert isinstance(runs, SqlRunStorage)
     found: dict[str, int] = {}
     for table, open_ in (
         (SqlEventLogStorageTable, events.index_connection),
@@ -160,7 +162,7 @@ def traces(instance: DagsterInstance, run_id: str) -> dict[str, int]:
 
 def orphan_tags(instance: DagsterInstance) -> int:
     events = instance.event_log_storage
-    assert isinstance(events, Events)
+    assert isinstance(events, SqlEventLogStorage)
     query = sa.select(sa.func.count()).where(
         AssetEventTagsTable.c.event_id.not_in(sa.select(SqlEventLogStorageTable.c.id))
     )
@@ -304,8 +306,10 @@ def test_the_storage_that_dagster_has_by_default_is_pruned_too(tmp_path: Path) -
         assert not left & set(live)
 
 
-def test_storage_stops_growing(instance: DagsterInstance, plant: Plant) -> None:
+def test_storage_stops_growing(instance: DagsterInstance, plant: Plant, storage_kind: str) -> None:
     """Many hours of some batches each; live runs are kept for four hours, others for eight."""
+    if storage_kind == "postgresql":
+        pytest.skip("tests/benchmarks/bench_growth.py shows it")
     settings = BatchSettings(keep_live_runs_s=4 * 3_600, keep_runs_s=8 * 3_600)
     used: list[int] = []
     taken: list[int] = []
@@ -315,6 +319,7 @@ def test_storage_stops_growing(instance: DagsterInstance, plant: Plant) -> None:
             plant.run(LIVE, hour + batch * HOUR / 12, [hour])
         plant.run(SETTLE, hour + HOUR, [hour])
         prune(instance, settings, now=hour + HOUR)
+        spaces.reclaim(instance)
         found = spaces.space(instance)
         used.append(found.used)
         taken.append(found.bytes)
@@ -326,7 +331,11 @@ def test_storage_stops_growing(instance: DagsterInstance, plant: Plant) -> None:
     assert {run.status for run in instance.get_runs()} == set(statuses)
 
 
-def test_what_is_free_is_given_back(instance: DagsterInstance, plant: Plant) -> None:
+def test_what_is_free_is_given_back(
+    instance: DagsterInstance, plant: Plant, storage_kind: str
+) -> None:
+    if storage_kind == "postgresql":
+        pytest.skip("PostgreSQL fills its own pages again")
     for number in range(100):
         plant.run(LIVE, START + number * HOUR / 100, [START])
     full = spaces.space(instance)

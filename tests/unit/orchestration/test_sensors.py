@@ -1,7 +1,15 @@
 from collections.abc import Callable
 
 import pytest
-from dagster import AssetKey, DagsterRun, DagsterRunStatus, RunRequest, SkipReason
+from dagster import (
+    AssetCheckEvaluation,
+    AssetKey,
+    AssetObservation,
+    DagsterRun,
+    DagsterRunStatus,
+    RunRequest,
+    SkipReason,
+)
 from dagster._core.test_utils import create_run_for_test
 
 from iiot_platform.config.plant import BatchSettings
@@ -9,8 +17,8 @@ from iiot_platform.core.clock import partition_key
 from iiot_platform.core.errors import StorageError
 from iiot_platform.engine.engine import Engine
 from iiot_platform.engine.ledger import Ledger
+from iiot_platform.orchestration.decision import active_runs
 from iiot_platform.orchestration.naming import HOUR_TAG, KIND_TAG, LINE_TAG
-from iiot_platform.orchestration.sensors import active_runs
 from tests.servers.site import Site
 
 
@@ -74,7 +82,25 @@ def test_the_attempt_rises_until_the_watermark_does(site: Site) -> None:
     assert keys(site) == ["press_1:0-200:3"]
     site.engine().run_batch("press_1", run_id="r")
     site.write("press_1")
+    site.now_ms += 5_000
     assert keys(site) == ["press_1:200-300:1"]
+
+
+def test_a_line_keeps_its_pace_while_it_keeps_up(site: Site) -> None:
+    site.plant = site.plant.model_copy(
+        update={"batches": BatchSettings(interval_s=60, row_cap=500)}
+    )
+    site.write("press_1")
+    assert keys(site) == ["press_1:0-100:1"]
+    site.engine().run_batch("press_1", run_id="r")
+    site.write("press_1")
+    site.now_ms += 55_000
+    assert "press_1: offset 100 of 200, a batch every 60 s" in reason(site.tick().skip_reason)
+    site.now_ms += 5_000
+    assert keys(site) == ["press_1:100-200:1"]
+    site.engine().run_batch("press_1", run_id="r")
+    site.write("press_1", rows=500)
+    assert keys(site) == ["press_1:200-700:1"]  # as much as one batch takes does not wait
 
 
 def test_a_batch_ends_at_a_segment_within_the_cap(site: Site) -> None:
@@ -168,18 +194,50 @@ def test_a_line_that_can_not_be_read_holds_up_no_other(
 def test_the_log_is_observed_once_a_minute_and_when_it_grew(site: Site) -> None:
     site.write("press_1")
 
-    def observed() -> list[int]:
-        records = site.instance.fetch_observations(AssetKey(["press_1", "raw"]), limit=9).records
-        return [record.asset_observation.metadata["offset"].value for record in records]
+    def observed() -> list[object]:
+        return [
+            event.metadata["offset"].value
+            for event in site.tick().asset_events
+            if isinstance(event, AssetObservation)
+            and event.asset_key == AssetKey(["press_1", "raw"])
+        ]
 
-    site.tick()
     assert observed() == [100]
     site.write("press_1")
-    site.tick()
-    assert observed() == [100]
+    assert observed() == []
     site.now_ms += 60_000
-    site.tick()
-    assert observed() == [200, 100]
+    assert observed() == [200]
     site.now_ms += 60_000
-    site.tick()
-    assert observed() == [200, 100]
+    assert observed() == []
+
+
+def test_a_line_that_lags_is_told_once_a_minute_and_when_it_does_no_more(site: Site) -> None:
+    def told() -> list[tuple[str, bool]]:
+        return [
+            (event.check_name, event.passed)
+            for event in site.tick().asset_events
+            if isinstance(event, AssetCheckEvaluation)
+        ]
+
+    site.write("press_1")
+    assert told() == []
+    site.now_ms += 50_000
+    assert told() == []
+    site.now_ms += 15_000
+    assert told() == [("lag_within_bound", False)]
+    site.now_ms += 30_000
+    assert told() == []
+    site.now_ms += 30_000
+    assert told() == [("lag_within_bound", False)]
+    site.engine().run_batch("press_1", run_id="r")
+    assert told() == [("lag_within_bound", True)]
+    assert told() == []
+
+
+def test_what_is_told_without_a_run_can_be_told_again(site: Site) -> None:
+    site.write("press_1")
+    site.now_ms += 90_000
+    for _ in range(3):  # Dagster stores a check of a partition once for each run
+        for event in site.tick().asset_events:
+            site.instance.report_runless_asset_event(event)
+        site.now_ms += 60_000

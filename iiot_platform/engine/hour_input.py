@@ -1,4 +1,4 @@
-"""What the log says of an hour, read and decoded a bounded number of records at a time."""
+"""Where the readings of an hour come from: the log, or what is kept where that is gone."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -7,12 +7,11 @@ import numpy as np
 
 from iiot_platform.config.line_settings import LineSettings
 from iiot_platform.engine.decode import Decoded, Quarantined, decode
-from iiot_platform.engine.log_reader import LogReader
+from iiot_platform.engine.kept_readings import KeptReadings, while_it_lasts
+from iiot_platform.engine.log_reader import LogReader, Range
 from iiot_platform.engine.messages import COLUMNS
 from iiot_platform.engine.partition import hour_of_each, split_hours
 from iiot_platform.engine.readings import Readings, concat
-
-Range = tuple[int, int]
 
 
 class HourInput(NamedTuple):
@@ -21,39 +20,50 @@ class HourInput(NamedTuple):
     Attributes:
         readings: all of the hour's, in any order.
         quarantined: messages set aside that were received in the hour.
-        span: the first offset that was read, and the one behind the last.
+        kept_below: raw records before this offset were gone, and what they had decoded to was
+            taken instead; 0: all were there.
     """
 
     readings: Readings
     quarantined: tuple[Quarantined, ...]
-    span: Range
+    kept_below: int
 
 
-def logged(
-    log: LogReader, hour: int, ranges: list[Range], settings: LineSettings, *, rows: int
+def hour_input(
+    log: LogReader,
+    kept: KeptReadings,
+    hour: int,
+    ranges: list[Range],
+    settings: LineSettings,
+    *,
+    rows: int,
 ) -> HourInput:
-    """The input of an hour, from the log.
+    """The input of an hour: what the log says, and the tables where the log no longer does.
 
     Args:
         log: the capture log.
+        kept: what the tables have of records that are gone.
         hour: the hour.
         ranges: offsets that hold records of the hour, among others.
         settings: those to decode under; they name the line.
         rows: about how many records are held at a time.
 
     Raises:
-        StorageError: a record of the ranges is not there, or a file can not be read.
+        StorageError: a file can not be read.
     """
-    readings: list[Readings] = []
-    quarantined: list[Quarantined] = []
-    for some in _portions(ranges, rows):
-        decoded = decode(log.read(settings.line, some, COLUMNS), settings)
-        for found, of_hour, set_aside in by_hour(decoded):
-            if found == hour:
-                readings.append(of_hour)
-                quarantined.extend(set_aside)
-    span = (ranges[0][0], ranges[-1][1]) if ranges else (0, 0)
-    return HourInput(concat(readings), tuple(quarantined), span)
+
+    def read() -> HourInput:
+        present, standing = kept.split(hour, ranges)
+        readings, quarantined = [standing.readings], list(standing.quarantined)
+        for some in _portions(present, rows):
+            decoded = decode(log.read(settings.line, some, COLUMNS), settings)
+            for found, of_hour, set_aside in by_hour(decoded):
+                if found == hour:
+                    readings.append(of_hour)
+                    quarantined.extend(set_aside)
+        return HourInput(concat(readings), tuple(quarantined), standing.below)
+
+    return while_it_lasts(read, log, settings.line)
 
 
 def by_hour(decoded: Decoded) -> list[tuple[int, Readings, tuple[Quarantined, ...]]]:

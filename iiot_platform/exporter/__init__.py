@@ -1,0 +1,1 @@
+"""Tells monitoring how the platform does: metrics, health and readiness over HTTP."""

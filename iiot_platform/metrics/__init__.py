@@ -1,0 +1,1 @@
+"""What processes tell of themselves: the declared metrics, and the endpoint that serves them."""

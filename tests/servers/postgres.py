@@ -1,0 +1,177 @@
+"""A real PostgreSQL for tests: a cluster of its own that can be killed and started again.
+
+It listens on a free port of 127.0.0.1 and nowhere else. Started by root it runs as the system's
+user `postgres`, since the server refuses root.
+"""
+
+import contextlib
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from pydantic import SecretStr
+
+from iiot_platform.config.database import normalised
+from tests.servers.dagster import free_port
+
+USER = "iiot"
+PASSWORD = "geheim"  # noqa: S105 - of a server that lives as long as a test
+_DEBIAN = "usr/lib/postgresql/[0-9]*/bin"
+_DEADLINE_S = 30.0
+_SETTINGS = {
+    "listen_addresses": "127.0.0.1",
+    "unix_socket_directories": "",
+    "fsync": "off",
+    "full_page_writes": "off",
+    "max_connections": "200",
+    "shared_buffers": "64MB",
+    "autovacuum_naptime": "5s",
+}
+
+
+def programs() -> Path | None:
+    """The folder with the programs of one version of the server; None where there is none."""
+    debian = sorted(Path("/").glob(_DEBIAN), key=lambda path: int(path.parts[-2]))
+    found = [str(folder / "initdb") for folder in reversed(debian)] + [shutil.which("initdb")]
+    return next((Path(path).parent for path in found if path and Path(path).exists()), None)
+
+
+@dataclass
+class PostgresServer:
+    """One cluster below a folder that every user may enter."""
+
+    programs: Path
+    folder: Path
+    port: int = field(default_factory=free_port)
+    _process: "subprocess.Popen[bytes] | None" = None
+    _numbers: Iterator[int] = field(default_factory=lambda: count(1))
+
+    @property
+    def data(self) -> Path:
+        return self.folder / "data"
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def make(self) -> None:
+        """Makes the cluster."""
+        self.data.mkdir(mode=0o700)
+        password = self.folder / "password"
+        password.write_text(PASSWORD, encoding="utf-8")
+        user = _user()
+        if user is not None:
+            for path in (self.folder, self.data, password):
+                os.chown(path, user.pw_uid, user.pw_gid)
+        subprocess.run(
+            [
+                *(self.programs / "initdb", "-D", self.data, "-U", USER, "-N"),
+                *("-E", "UTF8", "--locale=C", "-A", "scram-sha-256", f"--pwfile={password}"),
+            ],
+            check=True,
+            capture_output=True,
+            cwd=self.folder,
+            **_as(user),
+        )
+
+    def start(self) -> None:
+        """Starts the server and waits until it answers."""
+        options = [part for name, value in _SETTINGS.items() for part in ("-c", f"{name}={value}")]
+        with (self.folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [
+                    *(self.programs / "postgres", "-D", self.data),
+                    *("-p", str(self.port), *options),
+                ],
+                stdout=log,
+                stderr=log,
+                cwd=self.folder,
+                start_new_session=True,
+                **_as(_user()),
+            )
+        until = time.monotonic() + _DEADLINE_S
+        while not self._answers():
+            if self._process.poll() is not None or time.monotonic() > until:
+                said = (self.folder / "log").read_text(encoding="utf-8")[-2_000:]
+                raise RuntimeError(f"postgres does not answer: {said}")
+            time.sleep(0.05)
+
+    def kill(self) -> None:
+        """Kills the server as a crash would, all its processes at once."""
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+            self._process = None
+
+    def stop(self) -> None:
+        """Ends the server, connections or not."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(10)
+            self.kill()
+
+    def database(self) -> SecretStr:
+        """The URL of a new, empty database."""
+        name = f"test{next(self._numbers)}"
+        with self._admin() as connection:
+            connection.exec_driver_sql(f"CREATE DATABASE {name}")
+        return self.url(name)
+
+    def url(self, database: str = "postgres") -> SecretStr:
+        return normalised(f"postgresql://{USER}:{PASSWORD}@127.0.0.1:{self.port}/{database}")
+
+    @contextlib.contextmanager
+    def _admin(self) -> Iterator[sa.Connection]:
+        url = self.url().get_secret_value()
+        engine = sa.create_engine(url, poolclass=sa.NullPool, isolation_level="AUTOCOMMIT")
+        with engine.connect() as connection:
+            yield connection
+
+    def _answers(self) -> bool:
+        try:
+            with self._admin():
+                return True
+        except sa.exc.OperationalError:
+            return False
+
+
+def _user() -> pwd.struct_passwd | None:
+    """Whom the server runs as; None: as this process."""
+    return None if os.getuid() else pwd.getpwnam("postgres")
+
+
+def _as(user: pwd.struct_passwd | None) -> dict[str, int]:
+    return {} if user is None else {"user": user.pw_uid, "group": user.pw_gid}
+
+
+@contextlib.contextmanager
+def running_postgres() -> Iterator[PostgresServer]:
+    """A server for as long as the block lasts; a skipped test where none is installed."""
+    folder_of_programs = programs()
+    if folder_of_programs is None:
+        reason = "PostgreSQL is not installed: run tests/servers/install"
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"{reason}; with CI=true no test may be skipped")
+        pytest.skip(reason)
+    # not below pytest's folder, which only its own user may enter
+    with tempfile.TemporaryDirectory(prefix="pg") as folder:
+        server = PostgresServer(folder_of_programs, Path(folder))
+        try:
+            server.make()
+            server.start()
+            yield server
+        finally:
+            server.stop()

@@ -70,7 +70,7 @@ class CaptureService:
         )
         loop = EventLoopThread()
         self._sources: list[Source] = [
-            _mqtt_receiver(plant, source, self._wake)
+            _mqtt_receiver(plant, source, self._wake, away.get(source.name))
             if isinstance(source, MqttSource)
             else _opcua_receiver(home, plant, source, loop, self._wake, away.get(source.name))
             for source in plant.sources
@@ -277,13 +277,16 @@ class CaptureService:
         write_status(self._home.capture, self.statistics())
 
 
-def _mqtt_receiver(plant: Plant, settings: MqttSource, wake: threading.Event) -> MqttReceiver:
+def _mqtt_receiver(
+    plant: Plant, settings: MqttSource, wake: threading.Event, away_since_ms: int | None
+) -> MqttReceiver:
     lines = [plant.line_settings(line.name) for line in plant.lines_of(settings.name)]
     return MqttReceiver(
         settings,
         streams={line.topic_prefix: line.line for line in lines},
         filters=[line.topic_filter for line in lines],
         on_pressure=wake.set,
+        away_since_ms=away_since_ms,
     )
 
 

@@ -4,7 +4,7 @@ Entries are put there by commits, in the same transaction as the files they spea
 entry's file was merged into or replaced by stands for it: rows are read as they are now.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -152,23 +152,51 @@ class LedgerOutbox:
         row = self._sink(line)
         return None if row is None else str(row.message)
 
-    def rebuild(self, line: str, hours: Sequence[int]) -> int:
-        """Puts every table of these hours into the outbox anew; returns the entries made."""
-        made = 0
+    def is_longer(self, line: str, than: int) -> bool:
+        """True where more entries are pending than this."""
+        query = (
+            sa.select(db.OUTBOX.c.id)
+            .where(db.OUTBOX.c.line == line, db.OUTBOX.c.rejected.is_(None))
+            .order_by(db.OUTBOX.c.id)
+            .offset(than)
+            .limit(1)
+        )
+        with self._ledger.reading() as connection:
+            return connection.execute(query).first() is not None
+
+    def rebuild(
+        self, line: str, hours: Sequence[int], tables: Iterable[str] | None = None
+    ) -> list[int]:
+        """Puts tables of these hours, all by default, into the outbox anew; returns the entries.
+
+        They stand for what was pending or set aside of these hours, which is forgotten.
+        """
+        names = [table.name for table in schema.measured()] if tables is None else list(tables)
+        made: list[int] = []
         with self._ledger.transaction(line) as connection:
             for hour in hours:
-                for table in schema.measured():
-                    connection.execute(
-                        sa.insert(db.OUTBOX).values(
-                            line=line,
-                            table_name=table.name,
-                            hour=hour,
-                            operation="rewrite",
-                            started=False,
-                        )
+                connection.execute(
+                    sa.delete(db.OUTBOX).where(
+                        db.OUTBOX.c.line == line,
+                        db.OUTBOX.c.hour == hour,
+                        db.OUTBOX.c.table_name.in_(names),
                     )
-                    made += 1
+                )
+                for name in names:
+                    values = {"line": line, "table_name": name, "hour": hour}
+                    statement = (
+                        sa.insert(db.OUTBOX)
+                        .values(**values, operation="rewrite", started=False)
+                        .returning(db.OUTBOX.c.id)
+                    )
+                    made.append(connection.execute(statement).scalar_one())
         return made
+
+    def of(self, ids: Sequence[int]) -> dict[int, str | None]:
+        """Which of these entries are not done; what the database said of those set aside."""
+        query = sa.select(db.OUTBOX.c.id, db.OUTBOX.c.rejected).where(db.OUTBOX.c.id.in_(ids))
+        with self._ledger.reading() as connection:
+            return {row.id: row.rejected for row in connection.execute(query)}
 
     def _sink(self, line: str) -> sa.Row[tuple[str, int, int, str]] | None:
         with self._ledger.reading() as connection:

@@ -72,7 +72,7 @@ class InfluxSink:
         # and the time of a retry given to the client ends for ever, counted from its making.
         self._writes: Any = WriteService(self._client.api_client)  # type: ignore[no-untyped-call]  # the client's
         self._version: str | None = None
-        self._compressed = not _is_loopback(parts.hostname or "")
+        self._compressed = not is_loopback(parts.hostname or "")
 
     def __enter__(self) -> Self:
         return self
@@ -353,7 +353,7 @@ def delete_statement(table: schema.Table, line: str, start_ms: int, end_ms: int)
     return f'DELETE FROM "{table.measurement}" WHERE {within(line, start_ms, end_ms)}'
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
     """True where what is sent never leaves the machine: compressing it would gain nothing."""
     try:
         return ipaddress.ip_address(host).is_loopback

@@ -19,7 +19,6 @@ from iiot_platform.sinks.refusals import RefusedError
 
 PAGE: Final = 256
 """Entries that are read from the outbox at a time."""
-_COUNTED: Final = 10_000
 _FIRST_BACKOFF_MS: Final = 1_000
 _MAX_BACKOFF_MS: Final = 60_000
 
@@ -57,6 +56,9 @@ class Outbox(Protocol[Entry]):
 
     def pending(self, line: str, limit: int) -> Sequence[Entry]:
         """The first pending entries, in the order in which they must be done."""
+
+    def backlog(self, line: str) -> int:
+        """How many entries are pending."""
 
     def rows(self, entry: Entry) -> pa.Table:
         """An upsert's rows; all current rows of a rewrite's hour."""
@@ -101,7 +103,7 @@ class DrainReport:
         dropped: rows that had nothing to store.
         entries: entries done.
         rejected: entries set aside.
-        remaining: entries still pending, counted up to 10,000.
+        remaining: entries still pending.
         seconds: wall time.
         error: why the drain stopped before its time, or None.
     """
@@ -153,7 +155,7 @@ def drain(
             report.error = str(error)
             delay_ms = min(_FIRST_BACKOFF_MS << min(outbox.failures(line), 16), _MAX_BACKOFF_MS)
             outbox.failed(line, report.error, now_ms() + delay_ms)
-    report.remaining = len(outbox.pending(line, _COUNTED))
+    report.remaining = outbox.backlog(line)
     report.seconds = time.monotonic() - started
     return report
 

@@ -125,9 +125,12 @@ def test_the_database_on_demand_fails_where_it_is_behind(site: Site) -> None:
         def due(self, line: str) -> bool:
             return bool(line)
 
-        def drain(self, line: str, deadline_s: float) -> DrainReport:
+        def behind(self, line: str) -> bool:
+            return not line
+
+        def drain(self, line: str, deadline_s: float, *, wait_s: float = 0.0) -> DrainReport:
             assert line == "press_1"
-            assert deadline_s > 0
+            assert deadline_s > wait_s
             return reports.pop(0)
 
     site.delivery = lambda _: Given()

@@ -18,6 +18,7 @@ STALLED_S = 30.0
 """A commit loop that has not turned for longer does not work any more."""
 _COUNTS: Mapping[str, Metric] = {
     "qos0_dropped": declared.DROPPED,
+    "sessions_lost": declared.SESSIONS_LOST,
     "unmatched": declared.UNMATCHED,
     "not_good": declared.NOT_GOOD,
     "refused_nodes": declared.REFUSED_NODES,

@@ -45,8 +45,9 @@ class Roster:
         leaving = [source for source in self.sources if source.name not in staying]
         for source in leaving:
             if source.name not in self._released:
-                state, _, since_ms, _ = source.status
-                self._away[source.name] = now_ms() if state == "connected" else since_ms
+                state, _, since_ms, counts = source.status
+                if counts.get("session", 1):
+                    self._away[source.name] = now_ms() if state == "connected" else since_ms
                 self._released.add(source.name)
                 source.stop()
         return bool(leaving)
@@ -81,6 +82,7 @@ class Roster:
                 filters=filters,
                 on_pressure=self._wake.set,
                 subscriptions=subscriptions_file(self._home.capture, settings.name),
+                away_since_ms=self._away.get(settings.name),
             )
         # costs a third of a second that a plant without OPC UA need not wait
         from buffer_service.sources.opcua import OpcUaReceiver  # noqa: PLC0415 - as said

@@ -168,6 +168,7 @@ def away_since(folder: Path) -> dict[str, int]:
         return {
             name: written_ms if source["state"] == "connected" else int(source["since_ms"])
             for name, source in report["sources"].items()
+            if source.get("session", True)  # a broker that never let us in keeps nothing
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         # the first start, or a file that a crash has cut: no gap can be told

@@ -1,5 +1,6 @@
 """MQTT as a source: a persistent session at QoS 1, acknowledged once records are durable."""
 
+import json
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -15,14 +16,16 @@ from buffer_service.sources.mqtt_connection import STEADY_S, Connection, Wanted
 from buffer_service.sources.mqtt_routing import Routing, prefix_of
 from buffer_service.sources.mqtt_subscriptions import Subscriptions
 from iiot_platform.config.plant import MqttSource
-from iiot_platform.core.capture_log import Record
-from iiot_platform.core.clock import MS_PER_S, now_ms, now_us
+from iiot_platform.core.capture_log import GAP_TOPIC, Record
+from iiot_platform.core.clock import MS_PER_S, from_ms, now_ms, now_us
 
 logger = logging.getLogger(__name__)
 
 QOS0_LIMIT: Final = 20_000
 """Unacknowledged QoS 0 messages held at most; the broker's window does not bound these."""
 _STOP_TIMEOUT_S: Final = 2.0
+_SUBSCRIBE_MS: Final = 1_000
+"""How long a new session may take until it is subscribed."""
 _NO_ACKNOWLEDGEMENT: Final = 0
 _SESSION: Final = -1
 
@@ -43,6 +46,7 @@ class MqttReceiver:
         filters: topic filters to subscribe.
         on_pressure: called when half the Receive Maximum waits, so that a commit comes early.
         subscriptions: the file that remembers what the session has subscribed.
+        away_since_ms: when an earlier run that had a session was last known to receive.
     """
 
     def __init__(
@@ -53,6 +57,7 @@ class MqttReceiver:
         filters: Sequence[str],
         on_pressure: Callable[[], None],
         subscriptions: Path | None = None,
+        away_since_ms: int | None = None,
     ) -> None:
         self._settings = settings
         self._name = settings.name
@@ -75,6 +80,10 @@ class MqttReceiver:
         self._unmatched = 0
         self._connects = 0
         self._subscribed_filters = 0
+        self._sessions_lost = 0
+        self._away_since_ms = away_since_ms
+        self._has_session = away_since_ms is not None
+        self._taken_us = 0
 
     @property
     def name(self) -> str:
@@ -89,6 +98,8 @@ class MqttReceiver:
             "connects": self._connects,
             "subscribed": self._subscribed_filters,
             "qos0_dropped": self._qos0_dropped,
+            "session": int(self._has_session),
+            "sessions_lost": self._sessions_lost,
             "unmatched": self._unmatched,
             "waiting": len(self._inbox),
         }
@@ -186,10 +197,42 @@ class MqttReceiver:
             self._subscriptions.clear()
             # Before the older tail is durably void, nothing of the new session may come.
             self._inbox.put(SessionStart(self._session, (self._generation, _SESSION)))
+            if self._has_session:
+                self._lose_session()
             self._inbox.press()
+        self._has_session = True
+        self._away_since_ms = None
+
+    def _lose_session(self) -> None:
+        """What the broker kept for us is gone: a gap in the log of every line."""
+        self._sessions_lost += 1
+        end_ms = now_ms() + _SUBSCRIBE_MS
+        begin_ms = end_ms if self._away_since_ms is None else self._away_since_ms
+        logger.warning(
+            "%s: the broker has lost the session of client id '%s', with the messages that waited"
+            " there since %s; a gap is written. See to its persistence, and to session_expiry_s",
+            self._where,
+            self._settings.client_id,
+            f"{from_ms(begin_ms):%Y-%m-%d %H:%M:%S} UTC",
+        )
+        gap = {
+            "begin_ms": begin_ms,
+            "end_ms": end_ms,
+            "reason": "the broker has lost the session",
+        }
+        payload = json.dumps(gap).encode()
+        token = (self._generation, _NO_ACKNOWLEDGEMENT)
+        for stream in sorted({stream for _, stream in self._routing.prefixes}):
+            self._qos0_taken += 1
+            record = Record(self._name, f"{GAP_TOPIC}{self._name}", payload, now_us())
+            self._inbox.put(Delivery(stream, record, token))
 
     def _disconnected(self, reason: str) -> None:
         state, _, since_ms = self._link.now
+        if self._away_since_ms is None and self._has_session:
+            # a connection may have been dead for that long before it was found out
+            dead_ms = round(1.5 * MS_PER_S * self._settings.keepalive_s)
+            self._away_since_ms = max(now_ms() - dead_ms, self._taken_us // MS_PER_S)
         if state == "connected" and now_ms() - since_ms > STEADY_S * MS_PER_S:
             self._backoff.reset()
         self._link.failed(reason, self._backoff.attempts)
@@ -220,7 +263,8 @@ class MqttReceiver:
         if stream is None:
             self._leave(topic, packet_id)
             return
-        record = Record(self._name, topic, payload, now_us(), None, None, 0, retain, dup)
+        self._taken_us = now_us()
+        record = Record(self._name, topic, payload, self._taken_us, None, None, 0, retain, dup)
         if qos:
             token = (self._generation, packet_id)
             event = Delivery(stream, record, token, self._session, packet_id)

@@ -222,7 +222,7 @@ class MqttReceiver:
         }
         payload = json.dumps(gap).encode()
         token = (self._generation, _NO_ACKNOWLEDGEMENT)
-        for stream in sorted({stream for _, stream in self._routing.prefixes}):
+        for stream in sorted(set(self._routing.streams.values())):
             self._qos0_taken += 1
             record = Record(self._name, f"{GAP_TOPIC}{self._name}", payload, now_us())
             self._inbox.put(Delivery(stream, record, token))

@@ -153,7 +153,8 @@ def _select(
     value: str, table: Table, where: tuple[str, ...], by: tuple[str, ...], *, fill: bool = False
 ) -> str:
     groups = ", ".join(one if one.startswith("time(") else f'"{one}"' for one in by)
-    conditions = " AND ".join((*where, "$timeFilter"))
+    stands = f"\"{table.mark}\" != '{schema.DELETED}'"
+    conditions = " AND ".join((*where, "$timeFilter", stands))
     text = f'SELECT {value} AS "value" FROM "{table.measurement}" WHERE {conditions}'
     return f"{text} GROUP BY {groups}" + (" fill(0)" if fill else "")
 

@@ -65,6 +65,9 @@ COMMANDS: Final[Mapping[str, CommandEntry]] = {
     "capture": CommandEntry(
         "iiot_platform.cli.capture:capture", "Capture messages into the log (the buffer service)."
     ),
+    "dagster": CommandEntry(
+        "iiot_platform.cli.dagster_process:dagster", "Run one of Dagster's processes."
+    ),
     "batch": CommandEntry(
         "iiot_platform.cli.batch:batch", "Compute what was captured, without Dagster."
     ),

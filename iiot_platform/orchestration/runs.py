@@ -130,7 +130,7 @@ class LineRuns:
         line, started = self.names.line, self.installation.clock()
         closed = not self.engine.is_open(hour)
         found = until_committed(
-            lambda: self.engine.recompute(
+            lambda: self.engine.rerun(
                 line,
                 hour,
                 run_id=context.run.run_id,

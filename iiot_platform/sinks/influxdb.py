@@ -67,6 +67,7 @@ class InfluxSink:
             org=settings.org,
             timeout=int(timeout_s * 1_000),
             verify_ssl=settings.verify_tls,
+            ssl_ca_cert=None if settings.ca_file is None else str(settings.ca_file),
         )
         # The service below WriteApi: a synchronous WriteApi drops the retry given to a request,
         # and the time of a retry given to the client ends for ever, counted from its making.

@@ -189,3 +189,40 @@ def test_every_table_can_be_asked_for(home: Home, name: str) -> None:
 
     expected = pa.Table.from_pylist([], schema.TABLES[name].arrow)
     assert list(frame.columns) == expected.column_names
+
+
+def test_intervals_are_aggregated_by_series(home: Home) -> None:
+    client = Client(home)
+    found = client.intervals(
+        "line1",
+        "signals",
+        every_ms=120_000,
+        start=pd.Timestamp(START_MS, unit="ms", tz="UTC"),
+        end=pd.Timestamp(START_MS + 300_000, unit="ms", tz="UTC"),
+        newest=("value", "run_id"),
+    )
+    oil = found[found["sensor_name"] == "oil_pressure"]
+    assert list(oil["at_ms"] - START_MS) == [0, 120_000, 240_000]
+    assert list(oil["newest_ms"] - START_MS) == [60_000, 180_000, 240_000]
+    assert list(oil["value"]) == [161, 163, 164]
+    assert set(oil["machine_name"]) == {"press"}
+    assert list(found[found["sensor_name"] == "flow"]["value"]) == [1.5]
+
+
+def test_intervals_add_up_and_tell_apart_what_is_asked(home: Home) -> None:
+    client = Client(home)
+    hour = {"every_ms": 3_600_000, "start": "2026-11-22 09:00", "end": "2026-11-22 11:00"}
+    found = client.intervals(
+        "line1",
+        "activity",
+        by=("series",),
+        total=("readings",),
+        highest=("lateness_max_ms",),
+        **hour,
+    )
+    assert list(found["readings"]) == [60.0, 60.0]
+    assert list(found["lateness_max_ms"]) == [40, 40]
+    none = client.intervals("line1", "gaps", by=(), total=("duration_s",), **hour)
+    assert (list(none.columns), len(none)) == (["at_ms", "newest_ms", "duration_s"], 0)
+    with pytest.raises(UnknownNameError, match="no column of 'signals' is called 'valeu'"):
+        client.intervals("line1", "signals", newest=("valeu",), **hour)

@@ -67,6 +67,9 @@ def test_what_begins_and_ends_in_maintenance_is_not_told() -> None:
 def test_an_end_in_maintenance_is_told_behind_it() -> None:
     found = step(LineState(0), [[ON, ON, OFF, OFF, OFF, OFF, OFF]], [Span(25_000, 65_000)])
     assert told(found) == [(20, "a", "firing", False), (70, "a", "resolved", True)]
+    assert told(step(found.state, [[OFF, OFF]])) == []
+    longer = step(LineState(0), [[ON, ON, *[OFF] * 8]], [Span(25_000, 65_000)])
+    assert longer.told == found.told
 
 
 def test_ending_and_firing_again_in_maintenance_tells_both_behind_it() -> None:

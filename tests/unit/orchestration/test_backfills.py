@@ -86,13 +86,13 @@ def test_hours_are_computed_in_order_under_the_current_settings(
     filled: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
-    real = Engine.recompute
+    real = Engine.rerun
 
     def rerun(engine: Engine, line: str, hour: int, **options: Any) -> SettleReport:
         asked.append((line, hour, options["settings"], options["kind"]))
         return real(engine, line, hour, **options)
 
-    monkeypatch.setattr(Engine, "recompute", rerun)
+    monkeypatch.setattr(Engine, "rerun", rerun)
     assert backfill(filled, ["signals"], filled.hour - 3, filled.hour).success
     assert asked == [
         ("press_1", hour, "current", "backfill") for hour in range(filled.hour - 3, filled.hour + 1)
@@ -102,14 +102,14 @@ def test_hours_are_computed_in_order_under_the_current_settings(
 def test_what_was_committed_before_a_failure_is_told(
     filled: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = Engine.recompute
+    real = Engine.rerun
 
     def rerun(engine: Engine, line: str, hour: int, **options: Any) -> SettleReport:
         if hour == filled.hour - 1:
             raise ValueError("poison")
         return real(engine, line, hour, **options)
 
-    monkeypatch.setattr(Engine, "recompute", rerun)
+    monkeypatch.setattr(Engine, "rerun", rerun)
     result = backfill(filled, ["signals"], filled.hour - 3, filled.hour)
     assert not result.success
     assert [hour for _, hour, _ in told(result)] == [

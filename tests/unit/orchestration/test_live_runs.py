@@ -192,13 +192,13 @@ def test_a_rerun_does_the_dirty_hour_with_the_settings_it_had(
     hour = site.hour - 2
     monkeypatch.setattr(Engine, "dirty_hours", lambda _, __: [hour])
     asked = []
-    real = Engine.recompute
+    real = Engine.rerun
 
     def rerun(engine: Engine, line: str, hour: int, **options: Any) -> SettleReport:
         asked.append((line, hour, options["settings"], options["kind"]))
         return real(engine, line, hour, **options)
 
-    monkeypatch.setattr(Engine, "recompute", rerun)
+    monkeypatch.setattr(Engine, "rerun", rerun)
     tags = {HOUR_TAG: partition_key(hour)} if tagged else {}
     result = run(site, "rerun_press_1", **tags)
     assert asked == [("press_1", hour, "keep", "rerun")]

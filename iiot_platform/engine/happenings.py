@@ -110,6 +110,8 @@ def _of_hour(
                 round(gap[name].timestamp() * 1_000) for name in ("begin_ts", "end_ts")
             )
             text = f"{gap['source']}: {gap['reason']}, {gap['duration_s']:.1f} s"
+            if gap["filled"] is not None:
+                text += f", {gap['filled']} values filled in"
             yield base | _event(schema.GAP, begin_ms, until_ms, text)
 
 

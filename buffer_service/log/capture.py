@@ -57,7 +57,7 @@ class CaptureLog:
         clock: Callable[[], int] = now_us,
     ) -> None:
         self._home = home
-        self._tail_length = tail_length
+        self.tail_length = tail_length
         self._segment_rows = segment_rows
         self._steps = steps
         self._clock = clock
@@ -146,7 +146,7 @@ class CaptureLog:
                 tail.clear(db, session)
             for session, deliveries in batch.deliveries.items():
                 if deliveries:
-                    tail.append(db, session, deliveries, keep=self._tail_length)
+                    tail.append(db, session, deliveries, keep=self.tail_length)
             self._list(segments, changes)
             self._steps("commit.written")
             db.execute("COMMIT")

@@ -65,6 +65,9 @@ COMMANDS: Final[Mapping[str, CommandEntry]] = {
     "capture": CommandEntry(
         "iiot_platform.cli.capture:capture", "Capture messages into the log (the buffer service)."
     ),
+    "dagster": CommandEntry(
+        "iiot_platform.cli.dagster_process:dagster", "Run one of Dagster's processes."
+    ),
     "batch": CommandEntry(
         "iiot_platform.cli.batch:batch", "Compute what was captured, without Dagster."
     ),
@@ -74,6 +77,9 @@ COMMANDS: Final[Mapping[str, CommandEntry]] = {
     ),
     "rerun": CommandEntry(
         "iiot_platform.cli.rerun:rerun", "Compute hours again from the log, and say what changed."
+    ),
+    "sink": CommandEntry(
+        "iiot_platform.cli.sink:sink", "Show, list refusals of, and fill anew the database."
     ),
     "late": CommandEntry("iiot_platform.cli.late:late", "List rows that came late."),
     "simulate": CommandEntry(

@@ -41,6 +41,7 @@ class InfluxSettings:
         username: for 1.x.
         password: for 1.x.
         verify_tls: False accepts any certificate.
+        ca_file: authorities that count; None: the system's.
     """
 
     url: str
@@ -50,6 +51,7 @@ class InfluxSettings:
     username: str | None = None
     password: SecretStr | None = None
     verify_tls: bool = True
+    ca_file: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,6 +144,7 @@ def _influx(variables: Mapping[str, str]) -> InfluxSettings | None:
         username=username,
         password=password,
         verify_tls=_flag(variables, "INFLUX_VERIFY_TLS", default=True),
+        ca_file=_file(variables, "INFLUX_CA_FILE"),
     )
 
 
@@ -184,6 +187,15 @@ def _secret(variables: Mapping[str, str], name: str) -> SecretStr | None:
     if not text:
         raise SettingError(file_name, f"'{path}' is empty")
     return SecretStr(text)
+
+
+def _file(variables: Mapping[str, str], name: str) -> Path | None:
+    if name not in variables:
+        return None
+    path = Path(variables[name]).expanduser().absolute()
+    if not path.is_file():
+        raise SettingError(name, f"'{path}' is no file")
+    return path
 
 
 def _url(variables: Mapping[str, str], name: str, default: str) -> str:

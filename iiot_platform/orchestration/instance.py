@@ -1,6 +1,7 @@
 """Dagster's instance folder and its configuration."""
 
 import os
+import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +15,9 @@ LOCATION: Final = "iiot"
 """Name of the code location; the state of sensors hangs on it."""
 
 HOME_VARIABLE: Final = "DAGSTER_HOME"
-CONFIG_FOLDER: Final = Path(__file__).resolve().parents[2] / "dagster_home"
+_CHECKOUT: Final = Path(__file__).resolve().parents[2] / "dagster_home"
+CONFIG_FOLDER: Final = _CHECKOUT if _CHECKOUT.is_dir() else Path(sys.prefix, "share/iiot")
+"""`dagster.yaml` of the checkout, or the one that was installed with the package."""
 
 
 class InstanceConfigError(ConfigError):
@@ -22,8 +25,8 @@ class InstanceConfigError(ConfigError):
 
     def __init__(self, path: Path) -> None:
         super().__init__(
-            f"'{path}' does not exist; run from a checkout of the repository, or give the folder"
-            " that holds dagster.yaml"
+            f"'{path}' does not exist; install the package, run from a checkout of the repository,"
+            " or give the folder that holds dagster.yaml"
         )
 
 
@@ -53,10 +56,10 @@ def instance_environ(home: Home, environ: Mapping[str, str]) -> dict[str, str]:
     return {**others, **given, HOME_VARIABLE: str(home.dagster)}
 
 
-def write_workspace(home: Home, grpc_port: int) -> Path:
-    """A workspace whose code server listens on a port of this machine."""
+def write_workspace(home: Home, grpc_port: int, *, host: str = "127.0.0.1") -> Path:
+    """A workspace whose code server listens on a port of a host, else of this machine."""
     path = home.dagster / "workspace.yaml"
-    server = f"{{host: 127.0.0.1, port: {grpc_port}, location_name: {LOCATION}}}"
+    server = f"{{host: {host}, port: {grpc_port}, location_name: {LOCATION}}}"
     _put(path, f"load_from:\n  - grpc_server: {server}\n")
     return path
 

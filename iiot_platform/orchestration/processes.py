@@ -62,7 +62,9 @@ def dagster_environ(settings: Settings, environ: Mapping[str, str]) -> dict[str,
     }
 
 
-def code_server(settings: Settings, environ: Mapping[str, str], *, port: int) -> Command:
+def code_server(
+    settings: Settings, environ: Mapping[str, str], *, port: int, host: str = HOST
+) -> Command:
     """The process that has the definitions, and starts the runs; to be ready before the others.
 
     Reloading the code location in the UI starts its inner process anew, which reads the plant
@@ -73,20 +75,22 @@ def code_server(settings: Settings, environ: Mapping[str, str], *, port: int) ->
         (
             *(sys.executable, "-m", "dagster", "code-server", "start"),
             *("--module-name", settings.definitions, "--location-name", LOCATION),
-            *("--host", HOST, "--port", str(port)),
+            *("--host", host, "--port", str(port)),
             *("--log-level", "warning", "--inject-env-vars-from-instance"),
         ),
         dagster_environ(settings, environ),
     )
 
 
-def daemon(settings: Settings, environ: Mapping[str, str], *, code_port: int) -> Command:
+def daemon(
+    settings: Settings, environ: Mapping[str, str], *, code_port: int, code_host: str = HOST
+) -> Command:
     """The process that evaluates sensors, schedules and backfills."""
     return Command(
         "dagster-daemon",
         (
             *(sys.executable, "-m", "dagster._daemon", "run"),
-            *("--workspace", str(write_workspace(settings.home, code_port))),
+            *("--workspace", str(write_workspace(settings.home, code_port, host=code_host))),
         ),
         dagster_environ(settings, environ),
     )
@@ -102,27 +106,35 @@ def pool(settings: Settings, environ: Mapping[str, str], *options: str) -> Comma
 
 
 def webserver(
-    settings: Settings, environ: Mapping[str, str], *, code_port: int, port: int
+    settings: Settings,
+    environ: Mapping[str, str],
+    *,
+    code_port: int,
+    port: int,
+    code_host: str = HOST,
+    host: str = HOST,
 ) -> Command:
-    """The UI and its GraphQL API, for this machine alone: it knows no log-in."""
+    """The UI and its GraphQL API; it knows no log-in: another host only behind a proxy."""
     return Command(
         "dagster-webserver",
         (
             *(sys.executable, "-m", "dagster_webserver"),
-            *("--host", HOST, "--port", str(port)),
-            *("--workspace", str(write_workspace(settings.home, code_port))),
+            *("--host", host, "--port", str(port)),
+            *("--workspace", str(write_workspace(settings.home, code_port, host=code_host))),
         ),
         dagster_environ(settings, environ),
     )
 
 
-def pacemaker(settings: Settings, environ: Mapping[str, str], *, port: int) -> Command:
+def pacemaker(
+    settings: Settings, environ: Mapping[str, str], *, port: int, host: str = HOST
+) -> Command:
     """The process that starts live batches between the daemon's looks, through the web server."""
     return Command(
         "dagster-pacemaker",
         (
             *(sys.executable, "-m", "iiot_platform.orchestration.pacemaker"),
-            *("--url", f"http://{HOST}:{port}"),
+            *("--url", f"http://{host}:{port}"),
         ),
         dagster_environ(settings, environ),
     )

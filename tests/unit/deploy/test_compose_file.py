@@ -1,0 +1,197 @@
+"""The compose file is sound in itself, and says no more than our programs and files know."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from iiot_platform.cli.app import COMMANDS
+from iiot_platform.config.plant_file import load_plant
+from tests.servers.stack import DEPLOY, ROOT, compose_file, image
+
+COMPOSE = compose_file()
+SERVICES: dict[str, Any] = COMPOSE["services"]
+OURS = [name for name, one in SERVICES.items() if one["image"].startswith("iiot-platform")]
+ONE_SHOT = {"influxdb-init"}
+WRITABLE = {"grafana"}
+"""Whose image wants to write into itself."""
+MADE = {"./plant"}
+"""What `deploy/up` makes, beside secrets/."""
+OWN_SETTINGS = {"NUMBA_CACHE_DIR", "PYTHONUNBUFFERED", "PATH"}
+PLATFORM = "iiot_platform"
+
+each_service = pytest.mark.parametrize("name", SERVICES)
+
+
+def known_variables() -> set[str]:
+    """Every name that our programs ask the environment for, with the file variant of secrets."""
+    text = (ROOT / PLATFORM / "config" / "settings.py").read_text(encoding="utf-8")
+    names = set(re.findall(r'"((?:IIOT|INFLUX|DAGSTER|GRAFANA)_[A-Z_]+)"', text))
+    return names | {f"{name}_FILE" for name in names}
+
+
+def test_it_is_what_the_specification_allows() -> None:
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "check_jsonschema"),
+            *("--builtin-schema", "vendor.compose-spec", DEPLOY / "compose.yml"),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+
+
+@each_service
+def test_images_are_pinned(name: str) -> None:
+    _, _, tag = SERVICES[name]["image"].rpartition(":")
+    assert re.match(r"v?\d+\.\d+", tag), SERVICES[name]["image"]
+
+
+def test_the_base_of_our_image_is_pinned() -> None:
+    text = (DEPLOY / "Dockerfile").read_text(encoding="utf-8")
+    base = re.search(r"^ARG BASE=\S+:(\S+)$", text, re.MULTILINE)
+    assert base is not None
+    assert re.match(r"\d+\.\d+\.\d+-", base[1])
+    assert re.findall(r"^FROM (\S+)", text, re.MULTILINE) == ["${BASE}", "${BASE}"]
+
+
+@each_service
+def test_ports_are_on_loopback_unless_somebody_says_otherwise(name: str) -> None:
+    for port in SERVICES[name].get("ports", []):
+        assert str(port).startswith("127.0.0.1:"), port
+
+
+def test_the_dagster_ui_is_behind_the_proxy_alone() -> None:
+    assert "ports" not in SERVICES["dagster-webserver"]
+    text = (DEPLOY / "nginx" / "iiot.conf").read_text(encoding="utf-8")
+    assert "auth_basic_user_file /run/secrets/ui_users;" in text
+    assert "http://dagster-webserver:3000" in text
+
+
+@each_service
+def test_containers_may_do_little(name: str) -> None:
+    service = SERVICES[name]
+    assert service["cap_drop"] == ["ALL"]
+    assert "no-new-privileges:true" in service["security_opt"]
+    assert not service.get("privileged")
+    assert service["read_only"] is (name not in WRITABLE)
+    assert service["mem_limit"]
+    assert service["pids_limit"] > 0
+    assert service["logging"]["options"].keys() == {"max-size", "max-file"}
+    assert service["restart"] == ("no" if name in ONE_SHOT else "unless-stopped")
+    if name not in ONE_SHOT | {"dozzle"}:
+        assert not str(service["user"]).startswith(("0", "root"))
+
+
+@each_service
+def test_health_is_looked_at(name: str) -> None:
+    check = SERVICES[name]["healthcheck"]
+    if name in ONE_SHOT:
+        assert check == {"disable": True}
+        return
+    assert check["test"][0] in {"CMD", "CMD-SHELL"}
+    assert {"interval", "timeout", "retries", "start_period"} <= check.keys()
+
+
+@each_service
+def test_dependencies_exist_and_can_come_true(name: str) -> None:
+    for other, condition in SERVICES[name].get("depends_on", {}).items():
+        assert other in SERVICES
+        one_shot = condition["condition"] == "service_completed_successfully"
+        assert one_shot == (other in ONE_SHOT)
+        assert set(SERVICES[other].get("profiles", [])) <= set(SERVICES[name].get("profiles", []))
+
+
+def test_what_is_named_exists_and_what_exists_is_named() -> None:
+    secrets = {one for service in SERVICES.values() for one in service.get("secrets", [])}
+    assert secrets == COMPOSE["secrets"].keys()
+    networks = {one for service in SERVICES.values() for one in service.get("networks", [])}
+    assert networks == COMPOSE["networks"].keys()
+    sources = {
+        volume.split(":")[0] for one in SERVICES.values() for volume in one.get("volumes", [])
+    }
+    assert {s for s in sources if s[0] not in "./"} == COMPOSE["volumes"].keys()
+    for source in {s for s in sources if s.startswith(".")} - MADE:
+        assert (DEPLOY / source).exists(), source
+
+
+def test_every_path_in_run_secrets_is_a_secret_of_its_service() -> None:
+    for name, service in SERVICES.items():
+        text = yaml.safe_dump({**service, "secrets": []})
+        used = set(re.findall(r"/run/secrets/(\w+)", text))
+        assert used <= set(service.get("secrets", [])), name
+    for name, file in (("mosquitto", "mosquitto/mosquitto.conf"), ("proxy", "nginx/iiot.conf")):
+        used = set(re.findall(r"/run/secrets/(\w+)", (DEPLOY / file).read_text(encoding="utf-8")))
+        assert used <= set(SERVICES[name]["secrets"]), file
+    plant = (DEPLOY / "plant.template.yaml").read_text(encoding="utf-8")
+    used = set(re.findall(r"/run/secrets/(\w+)", plant))
+    for name in OURS:
+        mounted = any(str(v).startswith("./plant") for v in SERVICES[name]["volumes"])
+        assert not mounted or used <= set(SERVICES[name]["secrets"]), name
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_our_services_are_given_what_they_know(name: str) -> None:
+    service = SERVICES[name]
+    assert service.get("environment", {}).keys() <= known_variables() | OWN_SETTINGS
+    assert image()["environ"].keys() <= known_variables() | OWN_SETTINGS
+    assert service["command"][0] in COMMANDS
+    probe = service["healthcheck"]["test"]
+    assert probe[:4] == ["CMD", "python", "-m", "iiot_platform.probe"]
+
+
+def test_no_secret_stands_in_an_environment() -> None:
+    for name, service in SERVICES.items():
+        for variable, value in service.get("environment", {}).items():
+            if re.search(r"PASSWORD|TOKEN|SECRET|KEY", variable) and value:
+                assert variable.endswith("FILE"), f"{name}: {variable}"
+
+
+def test_up_makes_every_secret_and_a_valid_plant_and_replaces_nothing(tmp_path: Path) -> None:
+    def up() -> None:
+        subprocess.run(
+            [DEPLOY / "up", "--check"],
+            check=True,
+            capture_output=True,
+            env={"PATH": "/usr/bin:/bin:/usr/local/bin", "FOLDER": str(tmp_path)},
+        )
+
+    up()
+    secrets = tmp_path / "secrets"
+    assert secrets.stat().st_mode & 0o777 == 0o700
+    for secret in COMPOSE["secrets"].values():
+        assert (tmp_path / secret["file"]).stat().st_size > 0, secret
+    made = {path.name: path.read_bytes() for path in secrets.iterdir()}
+    up()
+    assert {path.name: path.read_bytes() for path in secrets.iterdir()} == made
+    assert not any(b"$" in text for name, text in made.items() if name.endswith(("word", "token")))
+    plant = tmp_path / "plant" / "plant.yaml"
+    plant.write_text(
+        plant.read_text(encoding="utf-8").replace("/run/secrets", str(secrets)), encoding="utf-8"
+    )
+    loaded = load_plant(plant, {})
+    assert loaded.alert_broker is not None
+    assert loaded.alert_broker.username == "alerts"
+    assert [line.name for line in loaded.lines_of("broker")] == ["line1"]
+
+
+def test_a_broken_certificate_is_told(tmp_path: Path) -> None:
+    folder = tmp_path / "secrets"
+    folder.mkdir()
+    (folder / "mqtt.pem").write_text("no certificate", encoding="utf-8")
+    (folder / "mqtt.key").write_text("no key", encoding="utf-8")
+    done = subprocess.run(
+        [DEPLOY / "up", "--check"],
+        check=False,
+        capture_output=True,
+        text=True,
+        env={"PATH": "/usr/bin:/bin:/usr/local/bin", "FOLDER": str(tmp_path)},
+    )
+    assert done.returncode == 1
+    assert "mqtt.pem is not signed by" in done.stderr

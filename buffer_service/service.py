@@ -51,7 +51,8 @@ class CaptureService:
         self._steps = steps
         self._wake = threading.Event()
         self._stopping = threading.Event()
-        windows = [s.receive_maximum for s in plant.sources if isinstance(s, MqttSource)]
+        captured = plant.captured_sources
+        windows = [s.receive_maximum for s in captured if isinstance(s, MqttSource)]
         away = away_since(home.capture)
         self._log = CaptureLog(
             home,
@@ -73,10 +74,10 @@ class CaptureService:
             _mqtt_receiver(plant, source, self._wake)
             if isinstance(source, MqttSource)
             else _opcua_receiver(home, plant, source, loop, self._wake, away.get(source.name))
-            for source in plant.sources
+            for source in captured
         ]
         self._statistics = Statistics(
-            self._log.next_offsets, plant.line_names, [source.name for source in plant.sources]
+            self._log.next_offsets, plant.line_names, [source.name for source in captured]
         )
         self._statistics.missing_files = self._log.missing_files
         self._statistics.rebuilt = self._log.rebuilt

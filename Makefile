@@ -2,7 +2,11 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
+<<<<<<< HEAD
 .PHONY: help demo test check audit sbom fmt bench dashboards lock clean runtime dev servers
+=======
+.PHONY: help demo test check fmt faults fuzz bench dashboards lock clean runtime dev servers
+>>>>>>> main
 
 VENV ?= .venv
 SECONDS ?=
@@ -43,6 +47,12 @@ sbom: dev  ## write bill of materials (CycloneDX) and licences of what is shippe
 fmt: dev  ## format, and mend what the linter can mend
 	@ruff format .
 	@ruff check --fix .
+
+faults: dev servers  ## break everything on purpose, some 200 times, and show what was lost
+	@IIOT_TEST_ALL_FAULTS=1 python -m pytest -q -n $(WORKERS) -m faults
+
+fuzz: dev  ## send FUZZ=1000000 payloads, most of them broken, through the decoders
+	@python -m tests.fuzz.payloads --count $(or $(FUZZ),1000000)
 
 bench: dev servers  ## run the benchmarks and show their figures
 	@for bench in tests/benchmarks/bench_*.py; do python -m tests.benchmarks.$$(basename $$bench .py); done

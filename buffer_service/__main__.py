@@ -13,10 +13,10 @@ from pathlib import Path
 from buffer_service.broker_watch import BrokerWatch
 from buffer_service.log.segment_file import Steps, no_step
 from buffer_service.metrics import BufferCollector, unhealthy, unready
+from buffer_service.plant_watch import PlantWatch
 from buffer_service.service import CaptureService
 from iiot_platform.config.endpoint import EndpointError, EndpointSettings
 from iiot_platform.config.plant import MqttSource, Plant
-from iiot_platform.config.plant_file import load_plant
 from iiot_platform.config.settings import Settings
 from iiot_platform.core.errors import PlatformError
 from iiot_platform.core.paths import Home
@@ -33,6 +33,7 @@ def serve(
     *,
     steps: Steps = no_step,
     metrics: EndpointSettings | None = None,
+    watch: PlantWatch | None = None,
 ) -> int:
     """Capture until SIGTERM or SIGINT; returns the exit code.
 
@@ -41,6 +42,7 @@ def serve(
         plant: sources and lines.
         steps: told each step that a crash may follow; for tests.
         metrics: where metrics and health are served; None: nowhere.
+        watch: follows the plant file, at once upon SIGHUP; None: the plant stays as it is.
     """
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
@@ -48,6 +50,9 @@ def serve(
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
+    hung_up = threading.Event()
+    if watch is not None:
+        signal.signal(signal.SIGHUP, lambda *_: hung_up.set())
     try:
         service = CaptureService(home, plant, steps=steps)
     except PlatformError as error:
@@ -59,9 +64,23 @@ def serve(
             if service.wait(0):
                 logger.critical("the commit thread ended; see the error above")
                 return 1
+            if watch is not None:
+                _follow(service, watch, hung_up)
             stopping.wait(_CHECK_S)
         logger.info("stopping")
     return 0
+
+
+def _follow(service: CaptureService, watch: PlantWatch, hung_up: threading.Event) -> None:
+    """Hand a plant that has changed to the service."""
+    at_once = hung_up.is_set()
+    hung_up.clear()
+    changed = watch.look(at_once=at_once)
+    service.counts.plant_problem = watch.problem
+    if changed is not None and changed != service.plant:
+        service.follow(changed)
+    elif changed is not None or at_once:
+        logger.info("the plant file was read again: nothing changes")
 
 
 @contextmanager
@@ -75,7 +94,7 @@ def _told(
             try:
                 server = MetricsServer(
                     settings,
-                    BufferCollector(service, home, plant, watches),
+                    BufferCollector(service, home, watches),
                     healthy=lambda: unhealthy(service),
                     ready=lambda: unready(service),
                 )
@@ -96,12 +115,13 @@ def main() -> int:
     parser.add_argument("--home", type=Path, default=Path("var"), help="where all state lives")
     arguments = parser.parse_args()
     try:
-        plant = load_plant(arguments.plant, os.environ)
+        watch = PlantWatch(arguments.plant, os.environ)
+        plant = watch.load()
         metrics = Settings.from_environ(os.environ).buffer_metrics
     except PlatformError as error:
         sys.stderr.write(f"{error}\n")
         return 1
-    return serve(Home(arguments.home.absolute()), plant, metrics=metrics)
+    return serve(Home(arguments.home.absolute()), plant, metrics=metrics, watch=watch)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ from prometheus_client.registry import Collector
 
 from buffer_service.broker_watch import BrokerWatch
 from buffer_service.service import CaptureService
-from iiot_platform.config.plant import Plant
 from iiot_platform.core.clock import MS_PER_S
 from iiot_platform.core.paths import Home
 from iiot_platform.metrics import buffer as declared
@@ -19,6 +18,7 @@ STALLED_S = 30.0
 """A commit loop that has not turned for longer does not work any more."""
 _COUNTS: Mapping[str, Metric] = {
     "qos0_dropped": declared.DROPPED,
+    "sessions_lost": declared.SESSIONS_LOST,
     "unmatched": declared.UNMATCHED,
     "not_good": declared.NOT_GOOD,
     "refused_nodes": declared.REFUSED_NODES,
@@ -31,7 +31,6 @@ class BufferCollector(Collector):
     Args:
         service: the buffer.
         home: where its log lies.
-        plant: sources and lines.
         watches: drop counters of brokers.
     """
 
@@ -39,12 +38,10 @@ class BufferCollector(Collector):
         self,
         service: CaptureService,
         home: Home,
-        plant: Plant,
         watches: Sequence[BrokerWatch] = (),
     ) -> None:
         self._service = service
         self._folder = home.capture
-        self._source_of = {name: plant.source_of(name).name for name in plant.line_names}
         self._watches = watches
 
     def describe(self) -> Iterator[Family]:
@@ -64,8 +61,8 @@ class BufferCollector(Collector):
         for source in self._service.sources:
             name, status = source.name, source.status
             connects = status.counts["connects"]
-            unacknowledged = counts.held[name] + status.counts["waiting"]
-            families.add(declared.RECEIVED, counts.received[name], name)
+            unacknowledged = counts.held.get(name, 0) + status.counts["waiting"]
+            families.add(declared.RECEIVED, counts.received.get(name, 0), name)
             families.add(declared.CONNECTED, status.state == "connected", name)
             families.add(declared.RECONNECTS, max(0, connects - 1), name)
             families.add(declared.UNACKNOWLEDGED, unacknowledged, name)
@@ -78,8 +75,13 @@ class BufferCollector(Collector):
                 families.add(declared.BROKER_DROPS, watch.dropped, watch.source)
 
     def _add_lines(self, families: Families) -> None:
-        for name, line in self._service.counts.lines.items():
-            families.add(declared.CAPTURED, line.captured, self._source_of[name], name)
+        plant = self._service.plant
+        lines = self._service.counts.lines
+        for name in plant.line_names:
+            line = lines.get(name)
+            if line is None:  # it has just come, or gone
+                continue
+            families.add(declared.CAPTURED, line.captured, plant.source_of(name).name, name)
             families.add(declared.REDELIVERIES, line.dropped, name)
             if line.last_received_ms is not None:
                 families.add(declared.LAST_RECEIVED, line.last_received_ms / MS_PER_S, name)

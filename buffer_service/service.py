@@ -14,11 +14,9 @@ from buffer_service.log.capture import CaptureLog
 from buffer_service.log.manifest import Change, Loss, Segment
 from buffer_service.log.segment_file import Steps, no_step
 from buffer_service.log.upkeep import Upkeep
+from buffer_service.roster import Roster
 from buffer_service.sources.backoff import Backoff
-from buffer_service.sources.event_loop import EventLoopThread
-from buffer_service.sources.mqtt import MqttReceiver
-from buffer_service.status import Statistics, away_since, write_status
-from iiot_platform.config.opcua_source import OpcUaSource
+from buffer_service.status import Statistics, write_status
 from iiot_platform.config.plant import MqttSource, Plant
 from iiot_platform.core.errors import StorageError
 from iiot_platform.core.paths import Home
@@ -51,12 +49,15 @@ class CaptureService:
         self._steps = steps
         self._wake = threading.Event()
         self._stopping = threading.Event()
+<<<<<<< HEAD
         captured = plant.captured_sources
         windows = [s.receive_maximum for s in captured if isinstance(s, MqttSource)]
         away = away_since(home.capture)
+=======
+>>>>>>> main
         self._log = CaptureLog(
             home,
-            tail_length=2 * max(windows, default=0),
+            tail_length=_tail_length(plant),
             segment_rows=plant.buffer.seal_rows,
             names=plant.line_names,
             steps=steps,
@@ -69,6 +70,7 @@ class CaptureService:
         self._upkeep = Upkeep(
             home, plant.buffer, bytes_wanted=lambda: self._disk.wanted, steps=steps
         )
+<<<<<<< HEAD
         loop = EventLoopThread()
         self._sources: list[Source] = [
             _mqtt_receiver(plant, source, self._wake)
@@ -76,6 +78,10 @@ class CaptureService:
             else _opcua_receiver(home, plant, source, loop, self._wake, away.get(source.name))
             for source in captured
         ]
+=======
+        self._roster = Roster(home, plant, self._wake)
+        self._changed: Plant | None = None
+>>>>>>> main
         self._statistics = Statistics(
             self._log.next_offsets, plant.line_names, [source.name for source in captured]
         )
@@ -105,7 +111,7 @@ class CaptureService:
         seal.warm()
         self._thread.start()
         self._upkeep.start()
-        for source in self._sources:
+        for source in self._roster.sources:
             source.start()
 
     def stop(self) -> None:
@@ -131,7 +137,23 @@ class CaptureService:
     @property
     def sources(self) -> "Sequence[Source]":
         """Where messages come from."""
-        return self._sources
+        return self._roster.sources
+
+    @property
+    def plant(self) -> Plant:
+        """The plant that is captured now."""
+        return self._roster.plant
+
+    def follow(self, plant: Plant) -> None:
+        """Take up a changed plant within a commit or two, without a restart; from any thread.
+
+        Lines that stay are not interrupted, unless the settings of their source have changed.
+        How the buffer commits and seals changes with a restart alone.
+        """
+        if plant.buffer != self._settings:
+            logger.warning("the settings below 'buffer' take effect when the buffer is restarted")
+        self._changed = plant
+        self._wake.set()
 
     def stopped_turning_s(self) -> float | None:
         """Seconds since the commit loop's last turn; None where its thread does not live."""
@@ -139,7 +161,7 @@ class CaptureService:
 
     def statistics(self) -> dict[str, Any]:
         """What the status file holds, as of now."""
-        return self._statistics.report(self._sources)
+        return self._statistics.report(self._roster.sources)
 
     def _run(self) -> None:
         interval_s = self._settings.commit_interval_s
@@ -150,12 +172,30 @@ class CaptureService:
             self._wake.wait(wait_s)
             self._wake.clear()
             self._turned_at = time.monotonic()
-            wait_s = interval_s if self._commit() else self._pause()
+            wait_s = interval_s if self._commit() and self._follow() else self._pause()
             self._seal_when_due()
             if time.monotonic() >= status_at:
                 self._write_status()
                 status_at = time.monotonic() + STATUS_INTERVAL_S
         self._finish()
+
+    def _follow(self) -> bool:
+        """Take up a plant that has changed; False: the disk refuses, and it is tried again."""
+        plant = self._changed
+        if plant is None:
+            return True
+        # What they have handed over is durable, and acknowledged to them, before others come.
+        if self._roster.release(plant) and not self._commit():
+            return False
+        self._log.tail_length = _tail_length(plant)
+        self._statistics.adopt(
+            self._log.next_offsets, plant.line_names, [source.name for source in plant.sources]
+        )
+        self._roster.follow(plant)
+        if self._changed is plant:
+            self._changed = None
+        logger.info("the plant has changed: capturing %s", ", ".join(plant.line_names))
+        return True
 
     def _pause(self) -> float:
         """Wait after a failed commit, undisturbed by sources that press for one."""
@@ -165,7 +205,7 @@ class CaptureService:
     def _commit(self) -> bool:
         """One transaction, then the acknowledgements; False keeps the batch for another try."""
         batch = self._batch
-        for source in self._sources:
+        for source in self._roster.sources:
             events = source.drain()
             batch.add(source.name, events)
             self._statistics.received[source.name] += len(events)
@@ -184,7 +224,7 @@ class CaptureService:
             self._statistics.storage_error = ""
             self._retry.reset()
         tokens = batch.tokens()
-        for source in self._sources:
+        for source in self._roster.sources:
             source.acknowledge(tokens.get(source.name, ()))
             self._statistics.held[source.name] = 0
         self._steps("commit.acknowledged")
@@ -220,11 +260,13 @@ class CaptureService:
         return False
 
     def _count(self, records: Any, dropped: Any) -> None:
+        lines = self._statistics.lines
         for stream, taken in records.items():
-            if taken:
-                self._statistics.lines[stream].took(taken)
+            if taken and stream in lines:  # else the line has just left the plant
+                lines[stream].took(taken)
         for stream, count in dropped.items():
-            self._statistics.lines[stream].dropped += count
+            if stream in lines:
+                lines[stream].dropped += count
         self._statistics.hot_rows = self._log.hot_rows
 
     def _seal_when_due(self) -> None:
@@ -262,7 +304,7 @@ class CaptureService:
     def _finish(self) -> None:
         """The last commit, acknowledged; then the last seal."""
         self._commit()
-        for source in self._sources:
+        for source in self._roster.sources:
             source.stop()
         self._sealer.shutdown()
         if self._commit() and self._log.hot_rows:
@@ -278,36 +320,7 @@ class CaptureService:
         write_status(self._home.capture, self.statistics())
 
 
-def _mqtt_receiver(plant: Plant, settings: MqttSource, wake: threading.Event) -> MqttReceiver:
-    lines = [plant.line_settings(line.name) for line in plant.lines_of(settings.name)]
-    return MqttReceiver(
-        settings,
-        streams={line.topic_prefix: line.line for line in lines},
-        filters=[line.topic_filter for line in lines],
-        on_pressure=wake.set,
-    )
-
-
-def _opcua_receiver(
-    home: Home,
-    plant: Plant,
-    settings: OpcUaSource,
-    loop: EventLoopThread,
-    wake: threading.Event,
-    away_since_ms: int | None,
-) -> "Source":
-    # costs a third of a second that a plant without OPC UA need not wait
-    from buffer_service.sources.opcua import OpcUaReceiver  # noqa: PLC0415 - as said
-    from buffer_service.sources.opcua_nodes import LineRoute  # noqa: PLC0415
-
-    return OpcUaReceiver(
-        settings,
-        routes={
-            line.name: LineRoute(line.name, line.topic_prefix)
-            for line in plant.lines_of(settings.name)
-        },
-        pki=home.capture / "pki",
-        loop=loop,
-        on_pressure=wake.set,
-        away_since_ms=away_since_ms,
-    )
+def _tail_length(plant: Plant) -> int:
+    """Deliveries to remember: twice what the widest window may have under way."""
+    windows = [s.receive_maximum for s in plant.sources if isinstance(s, MqttSource)]
+    return 2 * max(windows, default=0)

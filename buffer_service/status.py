@@ -105,7 +105,23 @@ class Statistics:
         self.rebuilt = ""
         self.disk: Callable[[], dict[str, Any]] = dict
         self.upkeep: Callable[[], dict[str, Any]] = dict
+        self.plant_problem = ""
+        """Why the plant file as it stands is not in force; written by whoever watches it."""
         self._started_ms = now_ms()
+
+    def adopt(
+        self, offsets: Mapping[str, int], lines: Sequence[str], sources: Sequence[str]
+    ) -> None:
+        """Count for these lines and sources from now on; what goes on keeps its counts.
+
+        Readers of other threads see the old tables or the new ones, never one that changes.
+        """
+        before = self.lines
+        self.lines = {
+            line: before.get(line) or LineStatistics(offsets.get(line, 0)) for line in lines
+        }
+        self.received = {source: self.received.get(source, 0) for source in sources}
+        self.held = {source: self.held.get(source, 0) for source in sources}
 
     def report(self, sources: "Sequence[Source]") -> dict[str, Any]:
         """The status as JSON-ready values; times are Unix milliseconds."""
@@ -114,6 +130,7 @@ class Statistics:
             "started_ms": self._started_ms,
             "written_ms": now_ms(),
             "storage_error": self.storage_error,
+            "plant_problem": self.plant_problem,
             "missing_files": list(self.missing_files),
             "rebuilt": self.rebuilt,
             "disk": self.disk(),
@@ -151,6 +168,7 @@ def away_since(folder: Path) -> dict[str, int]:
         return {
             name: written_ms if source["state"] == "connected" else int(source["since_ms"])
             for name, source in report["sources"].items()
+            if source.get("session", True)  # a broker that never let us in keeps nothing
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         # the first start, or a file that a crash has cut: no gap can be told

@@ -1,10 +1,20 @@
 """What holds for all tests."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
+from tests.servers.fault_table import (
+    ALL,
+    PROPERTY,
+    Outcome,
+    Tell,
+    as_property,
+    outcomes,
+    write_table,
+)
 from tests.servers.postgres import PostgresServer, running_postgres
 
 # a machine that is busy with something else is no error of the code
@@ -17,3 +27,22 @@ def postgres() -> Iterator[PostgresServer]:
     """A server for all tests of a process; each asks it for databases of its own."""
     with running_postgres() as server:
         yield server
+
+
+@pytest.fixture
+def told(record_property: Callable[[str, object], None]) -> Tell:
+    """Takes what a fault did, for the table at the end of the whole fault suite."""
+
+    def tell(outcome: Outcome) -> None:
+        record_property(PROPERTY, as_property(outcome))
+
+    return tell
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if not ALL:
+        return
+    ended = [*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed")]
+    found = outcomes(one.user_properties for one in ended if one.when == "call")
+    failed = len(terminalreporter.getreports("failed")) + len(terminalreporter.getreports("error"))
+    write_table(found, failed, Path("var") / "faults.json")

@@ -10,6 +10,8 @@ import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, Self
 
+import msgspec
+
 from buffer_service.log import hot, manifest, rebuild, recovery, seal, tail
 from buffer_service.log.batch import Batch
 from buffer_service.log.lock import WriterLock
@@ -55,7 +57,7 @@ class CaptureLog:
         clock: Callable[[], int] = now_us,
     ) -> None:
         self._home = home
-        self._tail_length = tail_length
+        self.tail_length = tail_length
         self._segment_rows = segment_rows
         self._steps = steps
         self._clock = clock
@@ -64,6 +66,7 @@ class CaptureLog:
         try:
             self._db, self.rebuilt = _open(home, names)
             self._sealed = manifest.positions(self._db)
+            lost = self._mend_hot()
             ends = {stream: position.hi for stream, position in self._sealed.items()}
             self.next_offsets: dict[str, int] = ends | hot.ends(self._db)
             self.hot_rows = hot.count(self._db)
@@ -75,6 +78,7 @@ class CaptureLog:
             )
             self.missing_files = found.missing
             self.damaged = [f"{loss.segment.path}: {loss.reason}" for loss in found.losses]
+            self.damaged += lost
             if found.losses:
                 self.commit(self.new_batch(), changes=found.losses)
         except sqlite3.Error as error:
@@ -83,6 +87,32 @@ class CaptureLog:
         except BaseException:
             self._lock.release()
             raise
+
+    def _mend_hot(self) -> list[str]:
+        """Take out hot rows that can not be read, and write a gap; returns what is lost."""
+        damaged = hot.unreadable(self._db)
+        if not damaged:
+            return []
+        try:
+            for row in damaged:
+                recovery.set_hot_aside(self._home.capture, row)
+        except OSError as error:
+            raise StorageError(
+                f"{self._home.capture}: damaged records can not be set aside: {error}"
+            ) from error
+        with self._transaction():
+            for row in damaged:
+                since = self._db.execute(
+                    "SELECT max(max_received) FROM segments WHERE stream = ?", (row.stream,)
+                ).fetchone()[0]
+                now = self._clock()
+                reason = f"{row.hi - row.lo} records from offset {row.lo} were damaged"
+                gap = recovery.gap_between(now if since is None else since, now, reason)
+                hot.take_out(self._db, row)
+                sealed = self._sealed.get(row.stream, manifest.Position()).hi
+                end = hot.ends(self._db).get(row.stream, sealed)
+                hot.append(self._db, hot.Stretch(row.stream, end, [gap]))
+        return [f"hot records [{row.lo}, {row.hi}) of '{row.stream}'" for row in damaged]
 
     def __enter__(self) -> Self:
         return self
@@ -116,7 +146,7 @@ class CaptureLog:
                 tail.clear(db, session)
             for session, deliveries in batch.deliveries.items():
                 if deliveries:
-                    tail.append(db, session, deliveries, keep=self._tail_length)
+                    tail.append(db, session, deliveries, keep=self.tail_length)
             self._list(segments, changes)
             self._steps("commit.written")
             db.execute("COMMIT")
@@ -199,7 +229,7 @@ class CaptureLog:
                     chain = bytes.fromhex(segment.chain_hash)
                     positions[stretch.stream] = Position(segment.hi, chain)
                     segments.append(segment)
-        except (OSError, sqlite3.Error) as error:
+        except (OSError, sqlite3.Error, msgspec.MsgspecError) as error:
             if not segments:
                 raise StorageError(
                     f"{self._home.capture}: can not seal: {error}; records stay in "
@@ -237,10 +267,10 @@ def read_only(home: Home) -> sqlite3.Connection:
 
 def _open(home: Home, names: Sequence[str]) -> tuple[sqlite3.Connection, str]:
     """The writing connection, and what was said of a manifest that had to be made anew."""
-    if home.manifest.exists():
+    if home.manifest.exists() and home.manifest.stat().st_size:
         why = _damage(home)
     else:
-        why = "it is gone, but there are segments" if _has_segments(home) else ""
+        why = "it is gone or empty, but there are segments" if _has_segments(home) else ""
     if not why:
         return _connect(home), ""
     logger.error("%s is damaged: %s. It is made anew from the segments", home.manifest, why)

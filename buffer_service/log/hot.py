@@ -73,6 +73,42 @@ def discard(connection: sqlite3.Connection, stream: str, hi: int) -> None:
     connection.execute("DELETE FROM hot WHERE stream = ? AND lo < ?", (stream, hi))
 
 
+class Unreadable(NamedTuple):
+    """A row that says nothing: offsets [lo, hi) of a stream, and what stands there instead."""
+
+    stream: str
+    lo: int
+    hi: int
+    content: bytes
+
+
+def unreadable(connection: sqlite3.Connection) -> list[Unreadable]:
+    """Rows that can not be decoded or do not hold what they say, the last of a stream first."""
+    rows = connection.execute("SELECT stream, lo, hi, records FROM hot ORDER BY stream, lo DESC")
+    return [Unreadable(*row) for row in rows if not _is_whole(*row[1:])]
+
+
+def _is_whole(lo: int, hi: int, content: bytes) -> bool:
+    try:
+        return len(_decode(content)) == hi - lo
+    except (msgspec.MsgspecError, TypeError, UnicodeDecodeError):
+        return False
+
+
+def take_out(connection: sqlite3.Connection, row: Unreadable) -> None:
+    """Delete a row; what comes after it moves up, for no reader knows hot offsets yet."""
+    connection.execute("DELETE FROM hot WHERE stream = ? AND lo = ?", (row.stream, row.lo))
+    later = connection.execute(
+        "SELECT lo FROM hot WHERE stream = ? AND lo > ? ORDER BY lo", (row.stream, row.lo)
+    )
+    count = row.hi - row.lo
+    for (lo,) in later.fetchall():
+        connection.execute(
+            "UPDATE hot SET lo = lo - ?, hi = hi - ? WHERE stream = ? AND lo = ?",
+            (count, count, row.stream, lo),
+        )
+
+
 def ends(connection: sqlite3.Connection) -> dict[str, int]:
     """The offset after the last hot record of each stream that has any."""
     return dict(connection.execute("SELECT stream, max(hi) FROM hot GROUP BY stream"))

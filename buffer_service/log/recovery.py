@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from buffer_service.log.hot import Unreadable
 from buffer_service.log.manifest import Loss, Segment
 from buffer_service.log.segment_file import (
     SEGMENT_SUFFIX,
@@ -113,13 +114,41 @@ def set_aside(capture: Path, segment: Segment, reason: str) -> Loss:
     return Loss(segment, place, reason)
 
 
+def set_hot_aside(capture: Path, row: Unreadable) -> None:
+    """Keep what stands in a hot row that can not be read; the database has yet to be told.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    name = f"hot-{row.lo:016d}-{row.hi:016d}"
+    target = capture / DAMAGED_FOLDER / path_segment(row.stream) / name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(bytes(row.content))
+    logger.error(
+        "%s: the %d records of '%s' from [%d, %d), not sealed yet, are damaged and lost; what stood"
+        " there is set aside as %s. Capture goes on",
+        capture,
+        row.hi - row.lo,
+        row.stream,
+        row.lo,
+        row.hi,
+        target.relative_to(capture),
+    )
+
+
 def gap_record(loss: Loss) -> Record:
     """What the log says of its own loss, as it does of an outage of a source."""
     segment = loss.segment
+    reason = f"offsets [{segment.lo}, {segment.hi}) were damaged"
+    return gap_between(segment.min_received, segment.max_received, reason)
+
+
+def gap_between(min_received: int, max_received: int, reason: str) -> Record:
+    """The same for what was received between two times (Unix us)."""
     gap = {
-        "begin_ms": segment.min_received // _US_PER_MS,
-        "end_ms": segment.max_received // _US_PER_MS + 1,
-        "reason": f"offsets [{segment.lo}, {segment.hi}) were damaged",
+        "begin_ms": min_received // _US_PER_MS,
+        "end_ms": max_received // _US_PER_MS + 1,
+        "reason": reason,
     }
     return Record(_SOURCE, f"{GAP_TOPIC}{_SOURCE}", json.dumps(gap).encode(), now_us())
 

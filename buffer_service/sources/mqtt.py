@@ -1,8 +1,10 @@
 """MQTT as a source: a persistent session at QoS 1, acknowledged once records are durable."""
 
+import json
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Final, cast
 
 from buffer_service.delivery import Delivery, Event, SessionStart, Skipped, SourceStatus
@@ -10,17 +12,20 @@ from buffer_service.sources.backoff import Backoff
 from buffer_service.sources.buffered_client import Message
 from buffer_service.sources.inbox import Inbox
 from buffer_service.sources.link_state import LinkState
-from buffer_service.sources.mqtt_connection import STEADY_S, Connection
+from buffer_service.sources.mqtt_connection import STEADY_S, Connection, Wanted
+from buffer_service.sources.mqtt_routing import Routing
+from buffer_service.sources.mqtt_subscriptions import Subscriptions
 from iiot_platform.config.plant import MqttSource
-from iiot_platform.core.capture_log import Record
-from iiot_platform.core.clock import MS_PER_S, now_ms, now_us
+from iiot_platform.core.capture_log import GAP_TOPIC, Record
+from iiot_platform.core.clock import MS_PER_S, from_ms, now_ms, now_us
 
 logger = logging.getLogger(__name__)
 
 QOS0_LIMIT: Final = 20_000
 """Unacknowledged QoS 0 messages held at most; the broker's window does not bound these."""
-_ROUTES_LIMIT: Final = 100_000
 _STOP_TIMEOUT_S: Final = 2.0
+_SUBSCRIBE_MS: Final = 1_000
+"""How long a new session may take until it is subscribed."""
 _NO_ACKNOWLEDGEMENT: Final = 0
 _SESSION: Final = -1
 
@@ -40,6 +45,8 @@ class MqttReceiver:
         streams: topic prefix to stream.
         filters: topic filters to subscribe.
         on_pressure: called when half the Receive Maximum waits, so that a commit comes early.
+        subscriptions: the file that remembers what the session has subscribed.
+        away_since_ms: when an earlier run that had a session was last known to receive.
     """
 
     def __init__(
@@ -49,14 +56,15 @@ class MqttReceiver:
         streams: Mapping[str, str],
         filters: Sequence[str],
         on_pressure: Callable[[], None],
+        subscriptions: Path | None = None,
+        away_since_ms: int | None = None,
     ) -> None:
         self._settings = settings
         self._name = settings.name
-        self._prefixes = sorted(streams.items(), key=lambda item: -len(item[0]))
-        self._filters = tuple(filters)
+        self._routing = Routing(streams, filters)
         self._session = f"{settings.client_id}@{settings.host}:{settings.port}"
+        self._subscriptions = Subscriptions(subscriptions, self._session)
         self._inbox = Inbox(pressure_at=settings.receive_maximum // 2, on_pressure=on_pressure)
-        self._routes: dict[bytes, tuple[str, str | None]] = {}
         self._connection: Connection | None = None
         self._generation = 0
         self._stopping = threading.Event()
@@ -68,6 +76,11 @@ class MqttReceiver:
         self._qos0_dropped = 0
         self._unmatched = 0
         self._connects = 0
+        self._subscribed_filters = 0
+        self._sessions_lost = 0
+        self._away_since_ms = away_since_ms
+        self._has_session = away_since_ms is not None
+        self._taken_us = 0
 
     @property
     def name(self) -> str:
@@ -80,7 +93,10 @@ class MqttReceiver:
         state, reason, since_ms = self._link.now
         counts = {
             "connects": self._connects,
+            "subscribed": self._subscribed_filters,
             "qos0_dropped": self._qos0_dropped,
+            "session": int(self._has_session),
+            "sessions_lost": self._sessions_lost,
             "unmatched": self._unmatched,
             "waiting": len(self._inbox),
         }
@@ -115,6 +131,16 @@ class MqttReceiver:
         if packet_ids and connection is not None:
             connection.acknowledge(packet_ids)
 
+    def take(self, streams: Mapping[str, str], filters: Sequence[str]) -> None:
+        """Bring these lines from now on; the broker keeps what it holds for the others."""
+        routing = Routing(streams, filters)
+        if routing.same_as(self._routing):
+            return
+        self._routing = routing
+        connection = self._connection
+        if connection is not None:
+            connection.refresh()
+
     def stop(self) -> None:
         """Send the acknowledgements that are due and disconnect; the session stays."""
         self._stopping.set()
@@ -129,10 +155,11 @@ class MqttReceiver:
             self._generation += 1
             connection = Connection(
                 self._settings,
-                self._filters,
+                self._wanted,
                 on_connected=self._connected,
                 on_message=self._take,
                 on_subscribed=self._subscribed,
+                on_unsubscribed=self._unsubscribed,
             )
             self._connection = connection
             if self._stopping.is_set():
@@ -156,23 +183,71 @@ class MqttReceiver:
         self._connects += 1
         self._link.set("connecting", "subscribing")
         kind = "session resumed" if session_present else "new session"
-        logger.info("%s: connected, %s, taking %s", self._where, kind, ", ".join(self._filters))
+        logger.info(
+            "%s: connected, %s, taking %s", self._where, kind, ", ".join(self._routing.filters)
+        )
         connection = self._connection
         if session_present and connection is not None:
             # Filters may be new since the session began; known ones bring nothing twice.
             connection.subscribe()
         else:
+            self._subscriptions.clear()
             # Before the older tail is durably void, nothing of the new session may come.
             self._inbox.put(SessionStart(self._session, (self._generation, _SESSION)))
+            if self._has_session:
+                self._lose_session()
             self._inbox.press()
+        self._has_session = True
+        self._away_since_ms = None
+
+    def _lose_session(self) -> None:
+        """What the broker kept for us is gone: a gap in the log of every line."""
+        self._sessions_lost += 1
+        end_ms = now_ms() + _SUBSCRIBE_MS
+        begin_ms = end_ms if self._away_since_ms is None else self._away_since_ms
+        logger.warning(
+            "%s: the broker has lost the session of client id '%s', with the messages that waited"
+            " there since %s; a gap is written. See to its persistence, and to session_expiry_s",
+            self._where,
+            self._settings.client_id,
+            f"{from_ms(begin_ms):%Y-%m-%d %H:%M:%S} UTC",
+        )
+        gap = {
+            "begin_ms": begin_ms,
+            "end_ms": end_ms,
+            "reason": "the broker has lost the session",
+        }
+        payload = json.dumps(gap).encode()
+        token = (self._generation, _NO_ACKNOWLEDGEMENT)
+        for stream in sorted({stream for _, stream in self._routing.prefixes}):
+            self._qos0_taken += 1
+            record = Record(self._name, f"{GAP_TOPIC}{self._name}", payload, now_us())
+            self._inbox.put(Delivery(stream, record, token))
 
     def _disconnected(self, reason: str) -> None:
         state, _, since_ms = self._link.now
+        if self._away_since_ms is None and self._has_session:
+            # a connection may have been dead for that long before it was found out
+            dead_ms = round(1.5 * MS_PER_S * self._settings.keepalive_s)
+            self._away_since_ms = max(now_ms() - dead_ms, self._taken_us // MS_PER_S)
         if state == "connected" and now_ms() - since_ms > STEADY_S * MS_PER_S:
             self._backoff.reset()
         self._link.failed(reason, self._backoff.attempts)
 
-    def _subscribed(self, refused: Mapping[str, str]) -> None:
+    def _wanted(self) -> Wanted:
+        filters = self._routing.filters
+        stale = sorted(self._subscriptions.filters.difference(filters))
+        if stale:
+            logger.info("%s: leaving %s", self._where, ", ".join(stale))
+        self._subscriptions.add(filters)
+        return Wanted(filters, stale)
+
+    def _unsubscribed(self, filters: Sequence[str]) -> None:
+        # One that came back meanwhile is still wanted.
+        self._subscriptions.discard(set(filters).difference(self._routing.filters))
+
+    def _subscribed(self, taken: Sequence[str], refused: Mapping[str, str]) -> None:
+        self._subscribed_filters = len(taken)
         reason = ""
         for topic_filter, why in refused.items():
             reason = f"subscription of '{topic_filter}' refused: {why}; check the access rules"
@@ -181,14 +256,12 @@ class MqttReceiver:
 
     def _take(self, message: Message) -> None:
         topic_bytes, payload, packet_id, qos, retain, dup = message
-        try:
-            topic, stream = self._routes[topic_bytes]
-        except KeyError:
-            topic, stream = self._route(topic_bytes)
+        topic, stream = self._routing[topic_bytes]
         if stream is None:
             self._leave(topic, packet_id)
             return
-        record = Record(self._name, topic, payload, now_us(), None, None, 0, retain, dup)
+        self._taken_us = now_us()
+        record = Record(self._name, topic, payload, self._taken_us, None, None, 0, retain, dup)
         if qos:
             token = (self._generation, packet_id)
             event = Delivery(stream, record, token, self._session, packet_id)
@@ -199,22 +272,6 @@ class MqttReceiver:
             self._qos0_taken += 1
             event = Delivery(stream, record, (self._generation, _NO_ACKNOWLEDGEMENT))
         self._inbox.put(event)
-
-    def _route(self, topic_bytes: bytes) -> tuple[str, str | None]:
-        """A topic as text with its stream; the longest prefix counts.
-
-        A line's own level belongs to it: `line1/#` brings `line1` too.
-        """
-        try:
-            topic = topic_bytes.decode()
-        except UnicodeDecodeError:
-            return repr(topic_bytes), None  # brokers refuse it: nothing that a line could name
-        level = f"{topic}/"
-        stream = next((s for prefix, s in self._prefixes if level.startswith(prefix)), None)
-        if len(self._routes) >= _ROUTES_LIMIT:
-            self._routes.clear()
-        self._routes[topic_bytes] = topic, stream
-        return topic, stream
 
     def _leave(self, topic: str, packet_id: int) -> None:
         """Acknowledge what no line takes: a line that left the plant file is still subscribed."""

@@ -12,7 +12,7 @@ import struct
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 
 from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
@@ -37,31 +37,45 @@ _READ_WRITE: Final = selectors.EVENT_READ | selectors.EVENT_WRITE
 _SEND_RETAINED_ONCE: Final = 1
 
 
+class Wanted(NamedTuple):
+    """How the subscriptions of a session are to be."""
+
+    filters: Sequence[str]
+    stale: Sequence[str]
+    """Filters that the broker may still have and that shall go."""
+
+
 class Connection:
     """One connection; `run` it once.
 
     Args:
         settings: the broker and how to log in.
-        filters: topic filters to subscribe.
+        wanted: asked for the subscriptions when they are about to be sent.
         on_connected: called with `session_present` when the broker has accepted us.
         on_message: called for each message; nothing is acknowledged by itself.
-        on_subscribed: called with the filters that the broker refuses, and the reasons.
+        on_subscribed: called with the filters that the broker has taken, and with those that it
+            has not and the reasons.
+        on_unsubscribed: called with the filters that the broker has let go.
     """
 
     def __init__(
         self,
         settings: MqttSource,
-        filters: Sequence[str],
+        wanted: Callable[[], Wanted],
         *,
         on_connected: Callable[[bool], None],
         on_message: Callable[[Message], None],
-        on_subscribed: Callable[[Mapping[str, str]], None],
+        on_subscribed: Callable[[Sequence[str], Mapping[str, str]], None],
+        on_unsubscribed: Callable[[Sequence[str]], None],
     ) -> None:
         self._settings = settings
-        self._filters = filters
+        self._wanted = wanted
         self._on_connected = on_connected
         self._on_message = on_message
         self._on_subscribed = on_subscribed
+        self._on_unsubscribed = on_unsubscribed
+        self._asked: dict[int, Sequence[str]] = {}
+        self._may_subscribe = False
         self._received = 0
         self._accepted = False
         self._accepted_at = 0.0
@@ -90,9 +104,15 @@ class Connection:
         self._wake()
 
     def subscribe(self) -> None:
-        """Subscribe the filters; from any thread."""
-        self._subscribe_due = True
-        self._wake()
+        """Subscribe what is wanted; from any thread."""
+        self._may_subscribe = True
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Something else is wanted now; from any thread, void before `subscribe`."""
+        if self._may_subscribe:
+            self._subscribe_due = True
+            self._wake()
 
     def stop(self) -> None:
         """Send the acknowledgements that are due and disconnect; from any thread."""
@@ -123,6 +143,7 @@ class Connection:
         client.on_disconnect = self._handle_disconnect
         client.on_publish_packet = self._handle_message
         client.on_subscribe = self._handle_subscribe
+        client.on_unsubscribe = self._handle_unsubscribe
         return client
 
     def _open_socket(self) -> socket.socket:
@@ -205,16 +226,27 @@ class Connection:
                 return
 
     def _write(self, sock: BufferedSocket) -> None:
-        client = self._client
         if self._subscribe_due:
             self._subscribe_due = False
-            options = SubscribeOptions(qos=1, retainHandling=_SEND_RETAINED_ONCE)
-            client.subscribe([(topic_filter, options) for topic_filter in self._filters])
+            self._subscribe()
         while self._acknowledgements:
             # The socket takes whole packets always, so these never fall into one of paho's.
             sock.send(
                 b"".join(_PUBACK(packet_id) for packet_id in self._acknowledgements.popleft())
             )
+
+    def _subscribe(self) -> None:
+        wanted = self._wanted()
+        options = SubscribeOptions(qos=1, retainHandling=_SEND_RETAINED_ONCE)
+        # New ones first: where a wider filter makes room for narrower ones, nothing slips between.
+        if wanted.filters:
+            _, number = self._client.subscribe([(each, options) for each in wanted.filters])
+            if number is not None:
+                self._asked[number] = wanted.filters
+        if wanted.stale:
+            _, number = self._client.unsubscribe(list(wanted.stale))
+            if number is not None:
+                self._asked[number] = wanted.stale
 
     def _disconnect(self) -> None:
         self._end = "stopped"
@@ -255,12 +287,20 @@ class Connection:
         self._on_message(message)
 
     def _handle_subscribe(
-        self, _client: Client, _data: Any, _mid: int, codes: list[ReasonCode], _props: Any
+        self, _client: Client, _data: Any, number: int, codes: list[ReasonCode], _props: Any
     ) -> None:
-        refused = {}
-        for topic_filter, code in zip(self._filters, codes, strict=False):
+        taken, refused = [], {}
+        for topic_filter, code in zip(self._asked.pop(number, ()), codes, strict=False):
             if code.is_failure:
                 refused[topic_filter] = code.getName()
             elif code.value == 0:
                 refused[topic_filter] = "QoS 0 was granted instead of 1, messages may be lost"
-        self._on_subscribed(refused)
+            else:
+                taken.append(topic_filter)
+        self._on_subscribed(taken, refused)
+
+    def _handle_unsubscribe(
+        self, _client: Client, _data: Any, number: int, codes: list[ReasonCode], _props: Any
+    ) -> None:
+        asked = zip(self._asked.pop(number, ()), codes, strict=False)
+        self._on_unsubscribed([topic_filter for topic_filter, code in asked if not code.is_failure])

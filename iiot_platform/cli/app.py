@@ -78,6 +78,9 @@ COMMANDS: Final[Mapping[str, CommandEntry]] = {
     "rerun": CommandEntry(
         "iiot_platform.cli.rerun:rerun", "Compute hours again from the log, and say what changed."
     ),
+    "sink": CommandEntry(
+        "iiot_platform.cli.sink:sink", "Show, list refusals of, and fill anew the database."
+    ),
     "late": CommandEntry("iiot_platform.cli.late:late", "List rows that came late."),
     "simulate": CommandEntry(
         "iiot_platform.cli.simulate:simulate", "Publish a simulated plant or replay a recording."

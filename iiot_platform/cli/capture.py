@@ -3,12 +3,13 @@
 import typer
 
 from buffer_service.__main__ import serve
-from iiot_platform.config.plant_file import load_plant
+from buffer_service.plant_watch import PlantWatch
 from iiot_platform.config.settings import Settings
 
 
 def capture(context: typer.Context) -> None:
     """Capture the plant's messages into the log until Ctrl-C or SIGTERM."""
     settings = Settings.from_environ(context.obj)
-    plant = load_plant(settings.plant_path, context.obj)
-    raise typer.Exit(serve(settings.home, plant, metrics=settings.buffer_metrics))
+    watch = PlantWatch(settings.plant_path, context.obj)
+    plant = watch.load()
+    raise typer.Exit(serve(settings.home, plant, metrics=settings.buffer_metrics, watch=watch))

@@ -26,6 +26,10 @@ FLOAT: Final = pa.float64()
 INT: Final = pa.int64()
 TEXT: Final = pa.string()
 
+STATUS: Final = "status"
+DELETED: Final = "deleted"
+"""Stands in `Table.mark` of a row that is gone, in a database that can not delete."""
+
 PHASES: Final = (1, 2, 3)
 HARMONICS: Final = 42
 
@@ -95,6 +99,11 @@ class Table:
         return tuple(c.name for c in self.columns if c.role in roles)
 
     @property
+    def mark(self) -> str:
+        """The column that says `DELETED` where a row is gone and can not be deleted."""
+        return STATUS if STATUS in self.names("field") else PROVENANCE[0].name
+
+    @property
     def key(self) -> tuple[str, ...]:
         """The columns that name a row: time and tags."""
         return self.names("time", "tag")
@@ -149,7 +158,7 @@ def detector_fields() -> tuple[Column, ...]:
         *verdict_fields(),
         _int("shift_event", "1 where a level shift was learnt anew at this row"),
         _int("off_reference", "1 from a shift until its level is acknowledged"),
-        _text("status", "warming, ok, bad_quality or relearned"),
+        _text(STATUS, "warming, ok, bad_quality or relearned"),
     )
 
 
@@ -277,7 +286,7 @@ ELECTRICAL_CYCLES = Table(
         _int("samples", "readings in the cycle"),
         _float("coverage", "share of the cycle that samples cover", "0..1"),
         _float("max_gap_s", "longest interval between two samples", "s"),
-        _text("status", "warming, ok, relearned, truncated, low_coverage or bad_quality"),
+        _text(STATUS, "warming, ok, relearned, truncated, low_coverage or bad_quality"),
         *PROVENANCE,
     ),
     "One row per machine cycle, each phase's integral and inrush current tested.",

@@ -141,6 +141,16 @@ class DemoInstallation:
         lines = () if self.opcua is None else self.plant.lines_of(self.opcua.name)
         return tuple(line.name for line in lines)
 
+    @property
+    def lines_told(self) -> str:
+        """How the lines come, and where their history is from."""
+        text = f"{', '.join(self.mqtt_lines)} over MQTT, history published"
+        source = self.opcua
+        if source is None:
+            return text
+        history = "history read from the server" if source.first_history_s else "live alone"
+        return f"{text} | {', '.join(self.opcua_lines)} over OPC UA, {history}"
+
     def broker(self) -> Command:
         """Mosquitto where the machine has it, else the broker of this package."""
         port = self.ports["mqtt"]

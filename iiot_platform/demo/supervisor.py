@@ -115,6 +115,7 @@ class Supervisor:
             )
         self._wait("Dagster", self._dagster_child(), lambda: self._dagster.ready)
         self._phase = "running"
+        self._display.say(self._demo.lines_told)
         seconds = self._demo.options.seconds
         end = None if seconds is None else time.monotonic() + seconds
         while not self._stopping and (end is None or time.monotonic() < end):

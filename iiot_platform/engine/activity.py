@@ -168,8 +168,8 @@ def summarise(line: str, activity: pa.Table) -> pa.Table:
     latest = np.full(len(at), _NO_LATENESS, np.int64)
     np.maximum.at(latest, index[counted], activity.column(_MAX).to_numpy()[counted])
     known = total("known_ms")
-    series = activity.column("series").to_pylist()
-    states = len({name for name in series if name.startswith(f"{schema.STATE}/")})
+    series = activity.column("series").unique()
+    states = pc.sum(pc.starts_with(series, f"{schema.STATE}/")).as_py() or 0
     possible = max(states, 1) * schema.SUMMARY_INTERVAL_MS
     return pa.table(
         {

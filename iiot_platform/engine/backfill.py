@@ -67,7 +67,7 @@ def _following(engine: Engine, line: str, first: int) -> int | None:
 def _computed(engine: Engine, line: str, hour: int, run_id: str, settings: Under) -> SettleReport:
     def compute() -> SettleReport:
         kind: Literal["backfill", "rerun"] = "backfill" if settings == "current" else "rerun"
-        return engine.recompute(line, hour, run_id=run_id, settings=settings, kind=kind)
+        return engine.rerun(line, hour, run_id=run_id, settings=settings, kind=kind)
 
     for _ in range(_ATTEMPTS - 1):
         try:

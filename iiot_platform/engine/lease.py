@@ -37,12 +37,7 @@ def lease(
         yield held
     finally:
         if held:
-            with ledger.transaction(name) as connection:
-                connection.execute(
-                    sa.delete(db.LEASES).where(
-                        db.LEASES.c.name == name, db.LEASES.c.holder == holder
-                    )
-                )
+            release(ledger, name, holder)
 
 
 def claim(ledger: Ledger, name: str, holder: str, *, now: int, seconds: float) -> bool:
@@ -52,6 +47,18 @@ def claim(ledger: Ledger, name: str, holder: str, *, now: int, seconds: float) -
         LedgerError: the database refuses.
     """
     return _take(ledger, name, holder, now, seconds)
+
+
+def release(ledger: Ledger, name: str, holder: str) -> None:
+    """Gives a lease back; nothing where it is another one's by now.
+
+    Raises:
+        LedgerError: the database refuses.
+    """
+    with ledger.transaction(name) as connection:
+        connection.execute(
+            sa.delete(db.LEASES).where(db.LEASES.c.name == name, db.LEASES.c.holder == holder)
+        )
 
 
 def _take(ledger: Ledger, name: str, holder: str, now: int, seconds: float) -> bool:

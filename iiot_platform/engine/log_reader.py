@@ -1,7 +1,7 @@
 """Reads the capture log: files from the manifest, never from a glob."""
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -110,17 +110,30 @@ class LogReader:
         )
         return int(rows[0][0] or lo) if rows else lo
 
-    def read(self, stream: str, ranges: Iterable[tuple[int, int]]) -> pa.Table:
-        """The records of half-open offset ranges, in offset order.
+    def read(
+        self,
+        stream: str,
+        ranges: Iterable[tuple[int, int]],
+        columns: Sequence[str] = SEGMENT_SCHEMA.names,
+    ) -> pa.Table:
+        """The records of half-open offset ranges, in offset order; whole or some columns of them.
+
+        Args:
+            stream: name of the stream.
+            ranges: half-open.
+            columns: those to read, `offset` among them.
 
         Raises:
             StorageError: a record of the ranges is not there, or a file can not be read.
         """
+        wanted = pa.schema([SEGMENT_SCHEMA.field(name) for name in columns])
         files: dict[Path, _File] = {}
-        parts = [self._read_range(stream, lo, hi, files) for lo, hi in ranges if hi > lo]
-        return pa.concat_tables(parts) if parts else SEGMENT_SCHEMA.empty_table()
+        parts = [self._read_range(stream, lo, hi, wanted, files) for lo, hi in ranges if hi > lo]
+        return pa.concat_tables(parts) if parts else wanted.empty_table()
 
-    def _read_range(self, stream: str, lo: int, hi: int, files: "dict[Path, _File]") -> pa.Table:
+    def _read_range(
+        self, stream: str, lo: int, hi: int, wanted: pa.Schema, files: "dict[Path, _File]"
+    ) -> pa.Table:
         """One range; `files` holds those of the range before, since one file may serve many."""
         segments = self.segments(stream, lo, hi)
         if not segments:
@@ -128,12 +141,12 @@ class LogReader:
                 f"stream '{stream}' has no segment for offsets [{lo}, {hi}) in {self._manifest}"
             )
         try:
-            found = {s.path: files.get(s.path) or _File(s.path) for s in segments}
+            found = {s.path: files.get(s.path) or _File(s.path, wanted) for s in segments}
             tables = [rows for file in found.values() for rows in file.read(lo, hi)]
         except (OSError, pa.ArrowException) as error:
             if isinstance(error, FileNotFoundError) and self.segments(stream, lo, hi) != segments:
                 # compacted meanwhile, and a full disk has cut the grace short
-                return self._read_range(stream, lo, hi, files)
+                return self._read_range(stream, lo, hi, wanted, files)
             raise StorageError(f"segments of stream '{stream}' can not be read: {error}") from error
         files.clear()
         files.update(found)
@@ -196,8 +209,9 @@ class _File:
     A reader of one file costs a tenth of a query or a data set.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, wanted: pa.Schema) -> None:
         self._path = path
+        self._wanted = wanted
         self._spans: list[Range] | None = None
         self._rows: dict[int, pa.Table] = {}
 
@@ -219,8 +233,8 @@ class _File:
         known = self._rows.get(number)
         if known is not None:
             return known
-        rows = file.read_row_group(number, columns=SEGMENT_SCHEMA.names, use_threads=False)
-        return rows.cast(SEGMENT_SCHEMA)
+        rows = file.read_row_group(number, columns=self._wanted.names, use_threads=False)
+        return rows.select(self._wanted.names).cast(self._wanted)
 
     def _places(self, lo: int, hi: int) -> list[int]:
         spans = self._spans or []

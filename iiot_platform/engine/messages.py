@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -16,11 +16,15 @@ from iiot_platform.core.clock import MS_PER_S
 from iiot_platform.core.errors import DecodeError
 from iiot_platform.core.names import SeriesKey
 from iiot_platform.engine import payloads
-from iiot_platform.engine.readings import NO_STATE, Bools, Ints, Readings
+from iiot_platform.engine.readings import NO_STATE, Bools, Ints, Readings, in_one
 
 US_PER_MS = 1_000
 _LONG_MS = 10**18
 _CONTROL = frozenset(map(chr, (*range(32), 127)))
+
+
+COLUMNS: Final = ("offset", "topic", "payload", "received_ts", "source_ts", "quality")
+"""What of a record is decoded."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +59,8 @@ class Messages:
     @classmethod
     def of(cls, records: pa.Table) -> "Messages":
         """Records of the capture log (`capture_log.SEGMENT_SCHEMA`)."""
-        topics = records.column("topic").combine_chunks().dictionary_encode()
-        texts = records.column("payload").combine_chunks()
+        topics = in_one(records.column("topic")).dictionary_encode()
+        texts = in_one(records.column("payload"))
         payloads: list[bytes] = texts.to_pylist()
         return cls(
             offset=_ints(records, "offset"),
@@ -276,6 +280,6 @@ def _filled(array: npt.NDArray[Any], found: Mapping[int, int]) -> npt.NDArray[An
 
 
 def _ints(records: pa.Table, name: str) -> Ints:
-    column = records.column(name).cast(pa.int64()).fill_null(NO_STATE).combine_chunks()
+    column = in_one(records.column(name).cast(pa.int64()).fill_null(NO_STATE))
     array: Ints = column.to_numpy(zero_copy_only=False)
     return array

@@ -4,8 +4,9 @@ Entries are put there by commits, in the same transaction as the files they spea
 entry's file was merged into or replaced by stands for it: rows are read as they are now.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import pyarrow as pa
 import sqlalchemy as sa
@@ -28,6 +29,10 @@ class Entry:
     hour: int
     operation: Operation
     file: int | None
+    path: str | None = None
+    """Of the file, where it counts."""
+    replaced: bool = False
+    """True where a later entry brings what the file was merged into or replaced by."""
 
 
 class LedgerOutbox:
@@ -46,10 +51,7 @@ class LedgerOutbox:
             .limit(limit)
         )
         with self._ledger.reading() as connection:
-            return [
-                Entry(row.id, row.line, row.table_name, row.hour, row.operation, row.file)
-                for row in connection.execute(query)
-            ]
+            return self._listed(connection, connection.execute(query).all())
 
     def backlog(self, line: str) -> int:
         """How many entries are pending."""
@@ -66,10 +68,7 @@ class LedgerOutbox:
         )
         with self._ledger.reading() as connection:
             return [
-                (
-                    Entry(row.id, row.line, row.table_name, row.hour, row.operation, row.file),
-                    row.rejected,
-                )
+                (_entry(row), row.rejected)
                 for row in connection.execute(query.order_by(db.OUTBOX.c.id))
             ]
 
@@ -79,33 +78,49 @@ class LedgerOutbox:
         None where a later entry brings what the file became: each would bring the hour again.
         """
         table = schema.TABLES[entry.table]
-        files = self._ledger.files(entry.line, entry.table, entry.hour)
-        own = [file for file in files if file.id == entry.file]
-        if own and entry.operation == "upsert":
-            files = own
-        elif not own and self._replacement_comes(entry):
-            files = []
-        return self._store.read(table, [file.path for file in files])
+        if entry.replaced:
+            paths = []
+        elif entry.path is not None and entry.operation == "upsert":
+            paths = [entry.path]
+        else:
+            files = self._ledger.files(entry.line, entry.table, entry.hour)
+            paths = [file.path for file in files]
+        return self._store.read(table, paths)
 
-    def _replacement_comes(self, entry: Entry) -> bool:
-        """True where the file that the entry's own was merged into or replaced by is pending."""
-        own, new = db.FILES.alias(), db.FILES.alias()
-        query = (
-            sa.select(db.OUTBOX.c.id)
-            .join_from(db.OUTBOX, new, new.c.id == db.OUTBOX.c.file)
-            .join(own, own.c.dropped_version == new.c.added_version)
-            .where(
-                own.c.id == entry.file,
-                db.OUTBOX.c.line == entry.line,
-                db.OUTBOX.c.table_name == entry.table,
-                db.OUTBOX.c.hour == entry.hour,
-                db.OUTBOX.c.id > entry.id,
-                db.OUTBOX.c.rejected.is_(None),
-            )
-            .limit(1)
+    def _listed(self, connection: sa.Connection, rows: Sequence[sa.Row[Any]]) -> list[Entry]:
+        """Entries with what has become of their files, asked once for all of them.
+
+        A file that goes later is still on disk, and what it became is pending behind its entry.
+        """
+        files = [row.file for row in rows if row.file is not None]
+        own, new, later = db.FILES.alias(), db.FILES.alias(), db.OUTBOX.alias()
+        current = sa.select(own.c.id, own.c.path).where(
+            own.c.id.in_(files), own.c.dropped_version.is_(None)
         )
-        with self._ledger.reading() as connection:
-            return connection.execute(query).first() is not None
+        became = (
+            sa.select(own.c.id, sa.func.max(later.c.id))
+            .join_from(
+                own,
+                new,
+                sa.and_(
+                    new.c.line == own.c.line,
+                    new.c.table_name == own.c.table_name,
+                    new.c.hour == own.c.hour,
+                    new.c.added_version == own.c.dropped_version,
+                ),
+            )
+            .join(later, later.c.file == new.c.id)
+            .where(own.c.id.in_(files), later.c.line == own.c.line, later.c.rejected.is_(None))
+            .group_by(own.c.id)
+        )
+        paths = {row.id: row.path for row in connection.execute(current)}
+        behind = {row[0]: row[1] for row in connection.execute(became)}
+        return [
+            replace(
+                _entry(row), path=paths.get(row.file), replaced=behind.get(row.file, 0) > row.id
+            )
+            for row in rows
+        ]
 
     def begin(self, entry: Entry) -> None:
         """Journals that a rewrite has begun; it stays pending."""
@@ -152,23 +167,51 @@ class LedgerOutbox:
         row = self._sink(line)
         return None if row is None else str(row.message)
 
-    def rebuild(self, line: str, hours: Sequence[int]) -> int:
-        """Puts every table of these hours into the outbox anew; returns the entries made."""
-        made = 0
+    def is_longer(self, line: str, than: int) -> bool:
+        """True where more entries are pending than this."""
+        query = (
+            sa.select(db.OUTBOX.c.id)
+            .where(db.OUTBOX.c.line == line, db.OUTBOX.c.rejected.is_(None))
+            .order_by(db.OUTBOX.c.id)
+            .offset(than)
+            .limit(1)
+        )
+        with self._ledger.reading() as connection:
+            return connection.execute(query).first() is not None
+
+    def rebuild(
+        self, line: str, hours: Sequence[int], tables: Iterable[str] | None = None
+    ) -> list[int]:
+        """Puts tables of these hours, all by default, into the outbox anew; returns the entries.
+
+        They stand for what was pending or set aside of these hours, which is forgotten.
+        """
+        names = [table.name for table in schema.measured()] if tables is None else list(tables)
+        made: list[int] = []
         with self._ledger.transaction(line) as connection:
             for hour in hours:
-                for table in schema.measured():
-                    connection.execute(
-                        sa.insert(db.OUTBOX).values(
-                            line=line,
-                            table_name=table.name,
-                            hour=hour,
-                            operation="rewrite",
-                            started=False,
-                        )
+                connection.execute(
+                    sa.delete(db.OUTBOX).where(
+                        db.OUTBOX.c.line == line,
+                        db.OUTBOX.c.hour == hour,
+                        db.OUTBOX.c.table_name.in_(names),
                     )
-                    made += 1
+                )
+                for name in names:
+                    values = {"line": line, "table_name": name, "hour": hour}
+                    statement = (
+                        sa.insert(db.OUTBOX)
+                        .values(**values, operation="rewrite", started=False)
+                        .returning(db.OUTBOX.c.id)
+                    )
+                    made.append(connection.execute(statement).scalar_one())
         return made
+
+    def of(self, ids: Sequence[int]) -> dict[int, str | None]:
+        """Which of these entries are not done; what the database said of those set aside."""
+        query = sa.select(db.OUTBOX.c.id, db.OUTBOX.c.rejected).where(db.OUTBOX.c.id.in_(ids))
+        with self._ledger.reading() as connection:
+            return {row.id: row.rejected for row in connection.execute(query)}
 
     def _sink(self, line: str) -> sa.Row[tuple[str, int, int, str]] | None:
         with self._ledger.reading() as connection:
@@ -181,6 +224,10 @@ class LedgerOutbox:
                 .where(db.OUTBOX.c.id.in_([entry.id for entry in entries]))
                 .values(**values)
             )
+
+
+def _entry(row: sa.Row[Any]) -> Entry:
+    return Entry(row.id, row.line, row.table_name, row.hour, row.operation, row.file)
 
 
 def _line_of(entries: Sequence[Entry]) -> str | None:

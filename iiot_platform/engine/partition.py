@@ -64,6 +64,9 @@ NO_ROWS: Final = HourRows({}, activity_of(()), {}, Counter())
 def split_hours(readings: Readings) -> Iterator[tuple[int, Readings]]:
     """The readings of each hour that occurs, oldest hour first."""
     hours = hour_of_each(readings.ts)
+    if len(hours) and hours.min() == hours.max():
+        yield int(hours[0]), readings
+        return
     for hour in np.unique(hours):
         yield int(hour), readings.take(hours == hour)
 
@@ -147,15 +150,28 @@ def order(readings: Readings, counts: Counter[str]) -> tuple[Readings, Bools]:
     names = sorted(range(len(readings.keys)), key=lambda i: readings.keys[i].text)
     rank = np.empty(len(names), np.int64)
     rank[names] = np.arange(len(names))
-    by = np.lexsort((readings.offset, readings.ts, rank[readings.series]))
-    ordered = readings.take(by)
+    ordered = _ordered(readings, rank[readings.series])
     same = (ordered.series[1:] == ordered.series[:-1]) & (ordered.ts[1:] == ordered.ts[:-1])
     if same.any():
         ordered = ordered.take(_first_of_each_payload(ordered, same))
-        counts["duplicates"] += len(by) - len(ordered)
+        counts["duplicates"] += len(readings) - len(ordered)
         same = (ordered.series[1:] == ordered.series[:-1]) & (ordered.ts[1:] == ordered.ts[:-1])
         counts["conflicts"] += int(same.sum())
     return ordered, np.append(~same, np.ones(min(len(ordered), 1), np.bool_))
+
+
+def _ordered(readings: Readings, rank: Ints) -> Readings:
+    """By rank of the series, event time and offset.
+
+    Most readings come in order within their series; then it is enough to part the series.
+    """
+    small = len(readings.keys) <= np.iinfo(np.int16).max
+    ordered = readings.take(np.argsort(rank.astype(np.int16) if small else rank, kind="stable"))
+    same = ordered.series[1:] == ordered.series[:-1]
+    later, further = np.diff(ordered.ts), np.diff(ordered.offset)
+    if (same & ((later < 0) | ((later == 0) & (further < 0)))).any():
+        return readings.take(np.lexsort((readings.offset, readings.ts, rank)))
+    return ordered
 
 
 def _first_of_each_payload(ordered: Readings, same: Bools) -> Bools:

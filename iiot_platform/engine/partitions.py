@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable
+from operator import itemgetter
 from typing import NamedTuple
 
 import sqlalchemy as sa
@@ -62,14 +63,13 @@ def checkpoints(ledger: Ledger, line: str, hour: int) -> tuple[str, str]:
         .limit(1)
         .scalar_subquery()
     )
-    query = (
-        sa.select(here.c.series, here.c.hash, base)
-        .where(here.c.line == line, here.c.hour == hour)
-        .order_by(here.c.series)
+    query = sa.select(here.c.series, here.c.hash, base).where(
+        here.c.line == line, here.c.hour == hour
     )
     started, handed_on = hashlib.blake2b(digest_size=8), hashlib.blake2b(digest_size=8)
     with ledger.reading() as connection:
-        for series, state, before in connection.execute(query):
+        # sorted here: asked for order, SQLite takes the index of series and reads every hour
+        for series, state, before in sorted(connection.execute(query), key=itemgetter(0)):
             started.update(f"{series}={before or ''};".encode())
             handed_on.update(f"{series}={state};".encode())
     return started.hexdigest(), handed_on.hexdigest()

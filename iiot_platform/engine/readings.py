@@ -197,8 +197,13 @@ def _ms(column: pa.ChunkedArray) -> Ints:
     return _numpy(column.cast(pa.int64()))
 
 
+def in_one(column: pa.ChunkedArray) -> pa.Array:
+    """A column in one piece; copied only where it is in several."""
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+
+
 def _numpy(column: pa.ChunkedArray) -> npt.NDArray[Any]:
-    array: npt.NDArray[Any] = column.combine_chunks().to_numpy(zero_copy_only=False)
+    array: npt.NDArray[Any] = in_one(column).to_numpy(zero_copy_only=False)
     return array
 
 

@@ -6,19 +6,22 @@ are handed on in memory, and only the hour at hand is held.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Final
 
 import pyarrow as pa
 
 from iiot_platform.config.line_settings import LineSettings
 from iiot_platform.core.names import SeriesKey
-from iiot_platform.engine.decode import decode
-from iiot_platform.engine.kept_readings import KeptReadings, while_it_lasts
+from iiot_platform.engine.hour_input import hour_input
+from iiot_platform.engine.kept_readings import KeptReadings
 from iiot_platform.engine.ledger import Ledger
 from iiot_platform.engine.log_reader import LogReader
-from iiot_platform.engine.partition import HourRows, compute, split_hours
-from iiot_platform.engine.readings import Readings, concat
+from iiot_platform.engine.partition import HourRows, compute
 from iiot_platform.engine.table_store import TableStore
 from iiot_platform.engine.traces import TESTED_TABLES, TestedQuantity, Trace, traces
+
+_ROWS: Final = 200_000
+"""Records that are held at a time, about."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,10 @@ class Shadow:
             StorageError: a record of the hour can not be read.
         """
         line = self._settings.line
-        readings = while_it_lasts(lambda: self._readings(hour), self._log, line)
+        ranges = self._ledger.ranges(line, hour)
+        readings = hour_input(
+            self._log, self._kept, hour, ranges, self._settings, rows=_ROWS
+        ).readings
         new = set(readings.keys) - self._asked
         stored = self._ledger.states(line, new, before=self._first_hour)
         self._states |= {key: base.state.blob for key, base in stored.items()}
@@ -83,15 +89,6 @@ class Shadow:
         rows = compute(readings, self._states, self._settings)
         self._states |= {key: state.blob for key, state in rows.states.items()}
         return rows
-
-    def _readings(self, hour: int) -> Readings:
-        line = self._settings.line
-        present, standing = self._kept.split(hour, self._ledger.ranges(line, hour))
-        parts = [standing.readings]
-        for lo, hi in present:
-            decoded = decode(self._log.read(line, [(lo, hi)]), self._settings)
-            parts += [rows for found, rows in split_hours(decoded.readings) if found == hour]
-        return concat(parts)
 
 
 def replay(

@@ -16,7 +16,7 @@ from iiot_platform.core import schema
 from iiot_platform.core.names import SeriesKey
 from iiot_platform.engine.activity import NO_SERIES
 from iiot_platform.engine.canonical import canonical_hash
-from iiot_platform.engine.readings import Bools, Ints
+from iiot_platform.engine.readings import Bools, Ints, in_one
 
 _NAMES: Final = ("machine_name", "sensor_name", "state_name", "device_name", "name")
 _OF_SERIES: Final = ("series", "kind", *_NAMES, "operation", "operation_type")
@@ -113,7 +113,7 @@ def _series_codes(names: pa.Table) -> Ints:
     """A number for the series of each row, ascending where each series stands in one piece."""
     code = np.zeros(len(names), np.int64)
     for column in names.columns:
-        encoded = column.combine_chunks().dictionary_encode()
+        encoded = in_one(column).dictionary_encode()
         code *= max(len(encoded.dictionary), 1)
         code += encoded.indices.to_numpy(zero_copy_only=False)
     begins = np.flatnonzero(np.diff(code, prepend=-1))
@@ -135,8 +135,7 @@ def _ascending(places: list[Ints]) -> Bools:
 
 def _in_bits(rows: pa.Table) -> pa.Table:
     """Floats as the whole numbers of their bits: equal where these are, NaN and -0 included."""
-    columns = [column.combine_chunks() for column in rows.columns]
-    return pa.table([_bits(column) for column in columns], rows.column_names)
+    return pa.table([_bits(in_one(column)) for column in rows.columns], rows.column_names)
 
 
 def _bits(column: pa.Array) -> pa.Array:

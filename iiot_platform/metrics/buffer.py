@@ -71,6 +71,12 @@ RECONNECTS: Final = Metric(
     "Connections to a source after the first.",
     ("source",),
 )
+SESSIONS_LOST: Final = Metric(
+    "iiot_buffer_sessions_lost_total",
+    "counter",
+    "Times that a broker had lost the session with the messages that waited in it.",
+    ("source",),
+)
 UNACKNOWLEDGED: Final = Metric(
     "iiot_buffer_unacknowledged_messages",
     "gauge",

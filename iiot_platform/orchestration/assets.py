@@ -22,7 +22,14 @@ from iiot_platform.core.errors import AnalysisError, SinkError
 from iiot_platform.orchestration import catalog
 from iiot_platform.orchestration.events import Event, Reporter
 from iiot_platform.orchestration.installation import Installation
-from iiot_platform.orchestration.naming import HOUR_TAG, KIND_TAG, LINE_TAG, MAX_RUNTIME_TAG, RERUN
+from iiot_platform.orchestration.naming import (
+    CATCH_UP,
+    HOUR_TAG,
+    KIND_TAG,
+    LINE_TAG,
+    MAX_RUNTIME_TAG,
+    RERUN,
+)
 from iiot_platform.orchestration.runs import RERUN_DRAIN_S, LineRuns
 
 _RERUN_MAX_S: Final = 7_200
@@ -51,13 +58,21 @@ class LineDefinitions:
         assets: the log, the tables and the database.
         live_job: takes the next micro-batch.
         rerun_job: computes a dirty hour again.
+        catch_up_job: feeds the database; None where there is none.
         runs: the work that they do.
     """
 
     assets: tuple[AssetsDefinition | AssetSpec, ...]
     live_job: JobDefinition
     rerun_job: JobDefinition
+    catch_up_job: JobDefinition | None
     runs: LineRuns
+
+    @property
+    def jobs(self) -> tuple[JobDefinition, ...]:
+        """What the sensor starts."""
+        more = () if self.catch_up_job is None else (self.catch_up_job,)
+        return (self.live_job, self.rerun_job, *more)
 
 
 def line_definitions(installation: Installation, reporter: Reporter) -> LineDefinitions:
@@ -71,7 +86,8 @@ def line_definitions(installation: Installation, reporter: Reporter) -> LineDefi
     ]
     if installation.has_delivery:
         assets.append(_influxdb(runs, about))
-    return LineDefinitions(tuple(assets), _live_job(runs), _rerun_job(runs), runs)
+    catch_up = _catch_up_job(runs) if installation.has_delivery else None
+    return LineDefinitions(tuple(assets), _live_job(runs), _rerun_job(runs), catch_up, runs)
 
 
 def _tables(runs: LineRuns, about: catalog.About) -> AssetsDefinition:
@@ -162,3 +178,22 @@ def _rerun_job(runs: LineRuns) -> JobDefinition:
         hour()
 
     return rerun
+
+
+def _catch_up_job(runs: LineRuns) -> JobDefinition:
+    names = runs.names
+
+    @op(name=f"{names.catch_up_job}_backlog", out={}, description="Feeds the database.")
+    def backlog(context: OpExecutionContext) -> Iterator[Event]:
+        yield from runs.catch_up(context)
+
+    @job(
+        name=names.catch_up_job,
+        description=f"What the database of line '{names.line}' has missed, at full speed.",
+        executor_def=in_process_executor,
+        tags={LINE_TAG: names.line, KIND_TAG: CATCH_UP, MAX_RUNTIME_TAG: str(_RERUN_MAX_S)},
+    )
+    def catch_up() -> None:
+        backlog()
+
+    return catch_up

@@ -59,7 +59,7 @@ def build_definitions(
     lines = line_names(plant.line_names)
     reporters = [Reporter(names, hours, Links.of(settings)) for names in lines]
     parts = [line_definitions(installation, reporter) for reporter in reporters]
-    jobs = [job for part in parts for job in (part.live_job, part.rerun_job)]
+    jobs = [job for part in parts for job in part.jobs]
     runs = [part.runs for part in parts]
     settle, nightly, tidy = settle_job(runs), nightly_job(runs), tidy_job(installation)
     prune = prune_job(installation, lines)

@@ -12,6 +12,7 @@ from iiot_platform.orchestration.attempts import Memory
 from iiot_platform.orchestration.installation import Installation
 from iiot_platform.orchestration.naming import (
     ATTEMPT_TAG,
+    CATCH_UP,
     HI_TAG,
     HOUR_TAG,
     KIND_TAG,
@@ -114,6 +115,25 @@ class Evaluation:
             return rerun, f"{seen}, {about_dirty}" if about_dirty else seen
         return request, seen
 
+    def catch_up(self, names: LineNames) -> RunRequest | None:
+        """The run that a line's database needs where it is far behind.
+
+        Live runs hand over what is little; a long backlog would hold up every one of them.
+
+        Raises:
+            PlatformError: the ledger can not be read.
+        """
+        delivery = self.installation.delivery
+        if (
+            delivery is None
+            or (names.line, CATCH_UP) in self.active
+            or not delivery.behind(names.line)
+        ):
+            return None
+        # the database's own back-off says when; the time makes the key a new one
+        key = f"{names.line}:{CATCH_UP}:{self.now_ms}"
+        return RunRequest(job_name=names.catch_up_job, run_key=key)
+
     def first_attempt(self, names: LineNames) -> RunRequest | None:
         """The batch that a line needs now and has not been asked for, whatever the line's pace.
 
@@ -141,14 +161,23 @@ class Evaluation:
                 return None, f"{seen}, a batch every {pace_ms / MS_PER_S:g} s"
             hi = self.installation.engine.log.batch_end(names.line, lo, row_cap)
             return self._batch(names, lo, hi, seen)
-        delivery = self.installation.delivery
-        if delivery is not None and delivery.due(names.line):
+        if self._falls_to_live(names.line):
             # the database's own back-off says when; the time makes the key a new one
             key = f"{names.line}:{lo}-{lo}:{self.now_ms}"
             tags = {LO_TAG: str(lo), HI_TAG: str(lo)}
             request = RunRequest(job_name=names.live_job, run_key=key, tags=tags)
             return request, f"{seen}, the database is behind"
         return None, f"{seen}, nothing new"
+
+    def _falls_to_live(self, line: str) -> bool:
+        """True where the database waits for something, and no run of its own sees to it."""
+        delivery = self.installation.delivery
+        return (
+            delivery is not None
+            and (line, CATCH_UP) not in self.active
+            and delivery.due(line)
+            and not delivery.behind(line)
+        )
 
     def _pace_ms(self) -> int:
         return int(self.installation.plant.batches.interval_s * MS_PER_S)

@@ -1,12 +1,14 @@
 """InfluxDB as the database that is brought up to date from the ledger's outbox."""
 
+import time
+import uuid
 from collections.abc import Callable
 from typing import Final
 
 from iiot_platform.config.settings import InfluxSettings
 from iiot_platform.core.clock import now_ms
 from iiot_platform.engine.engine import Engine
-from iiot_platform.engine.lease import lease
+from iiot_platform.engine.lease import claim, release
 from iiot_platform.engine.ledger import Ledger
 from iiot_platform.engine.outbox import LedgerOutbox
 from iiot_platform.orchestration.installation import Delivery
@@ -15,6 +17,11 @@ from iiot_platform.sinks.influxdb import InfluxSink
 
 _LONGEST_REQUEST_S: Final = 60.0
 """What has begun when the time is up is finished: delete, write and their repetitions."""
+_SLICE_S: Final = 15.0
+"""How often a long drain renews its lease: a process that dies holds up the next one no longer."""
+_LOOK_S: Final = 0.1
+BEHIND: Final = 100
+"""Entries that live runs hand over by the way; a longer backlog is a run's own work."""
 
 
 class InfluxDelivery:
@@ -32,16 +39,38 @@ class InfluxDelivery:
             return False
         return bool(self._outbox.pending(line, 1))
 
-    def drain(self, line: str, deadline_s: float) -> DrainReport:
-        """Hand over what is pending, for a bounded time; nothing while another run does."""
-        held_s = deadline_s + _LONGEST_REQUEST_S
-        with (
-            lease(self._ledger, f"drain:{line}", held_s) as alone,
-            InfluxSink(self._settings) as sink,
-        ):
-            if not alone:
-                return DrainReport(remaining=self._outbox.backlog(line))
-            return drain(self._outbox, sink, line, deadline_s=deadline_s)
+    def behind(self, line: str) -> bool:
+        """True where so much is due that live runs would take long over it."""
+        return self.due(line) and self._outbox.is_longer(line, BEHIND)
+
+    def drain(self, line: str, deadline_s: float, *, wait_s: float = 0.0) -> DrainReport:
+        """Hand over what is pending, for a bounded time; nothing while another run does.
+
+        Args:
+            line: name of the line.
+            deadline_s: after it nothing more is begun.
+            wait_s: how long to wait for another run that is at it.
+        """
+        name, holder = f"drain:{line}", uuid.uuid4().hex
+        begun = time.monotonic()
+        report = DrainReport()
+        with InfluxSink(self._settings) as sink:
+            try:
+                while True:
+                    slice_s = min(max(begun + deadline_s - time.monotonic(), 0.0), _SLICE_S)
+                    held_s = slice_s + _LONGEST_REQUEST_S
+                    if claim(self._ledger, name, holder, now=now_ms(), seconds=held_s):
+                        report.add(drain(self._outbox, sink, line, deadline_s=slice_s))
+                        over = time.monotonic() - begun >= deadline_s
+                        if over or report.error is not None or not report.remaining:
+                            return report
+                    elif time.monotonic() - begun >= wait_s:
+                        report.remaining = self._outbox.backlog(line)
+                        return report
+                    else:
+                        time.sleep(_LOOK_S)
+            finally:
+                release(self._ledger, name, holder)
 
 
 def influx_delivery(settings: InfluxSettings) -> Callable[[Engine], Delivery]:

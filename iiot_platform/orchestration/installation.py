@@ -26,8 +26,11 @@ class Delivery(Protocol):
     def due(self, line: str) -> bool:
         """True where something of the line is pending and may be tried now."""
 
-    def drain(self, line: str, deadline_s: float) -> "DrainReport":
-        """Hand over what is pending, for a bounded time."""
+    def behind(self, line: str) -> bool:
+        """True where so much is due that live runs would take long over it."""
+
+    def drain(self, line: str, deadline_s: float, *, wait_s: float = 0.0) -> "DrainReport":
+        """Hand over what is pending, for a bounded time; waits for another run that is at it."""
 
 
 class Installation:

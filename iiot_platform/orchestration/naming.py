@@ -29,6 +29,7 @@ PACED_TAG: Final = "iiot/paced"
 SENSOR: Final = "new_data"
 LIVE: Final = "live"
 RERUN: Final = "rerun"
+CATCH_UP: Final = "catch_up"
 SETTLE: Final = "settle"
 NIGHTLY: Final = "nightly_rerun"
 TIDY: Final = "tidy"
@@ -128,6 +129,11 @@ class LineNames:
     def rerun_job(self) -> str:
         """Job that computes a dirty hour again."""
         return f"rerun_{self.safe}"
+
+    @property
+    def catch_up_job(self) -> str:
+        """Job that hands a long backlog over to the database."""
+        return f"catch_up_{self.safe}"
 
 
 def line_names(lines: Iterable[str]) -> tuple[LineNames, ...]:

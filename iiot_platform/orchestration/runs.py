@@ -22,10 +22,13 @@ from iiot_platform.orchestration.naming import ASSET_TABLES, LineNames
 if TYPE_CHECKING:  # the client behind it takes long to import, and is not always needed
     from iiot_platform.sinks.drain import DrainReport
 
-LIVE_DRAIN_S: Final = 3.0
-"""How long a live run feeds the database; the rest waits for the next one."""
+LIVE_DRAIN_S: Final = 1.0
+"""How long a live run feeds the database; a longer backlog has a run of its own."""
 RERUN_DRAIN_S: Final = 60.0
 """Likewise a run that computed whole hours."""
+CATCH_UP_S: Final = 600.0
+"""Likewise a run that does nothing else; the next one goes on."""
+_WAIT_S: Final = 10.0
 
 Context = AssetExecutionContext | OpExecutionContext
 
@@ -127,7 +130,7 @@ class LineRuns:
         line, started = self.names.line, self.installation.clock()
         closed = not self.engine.is_open(hour)
         found = until_committed(
-            lambda: self.engine.recompute(
+            lambda: self.engine.rerun(
                 line,
                 hour,
                 run_id=context.run.run_id,
@@ -189,8 +192,22 @@ class LineRuns:
         except PlatformError as error:
             context.log.warning("the buffer can not be told what was consumed: %s", error)
 
+    def catch_up(self, context: OpExecutionContext) -> Iterator[Event]:
+        """Hands a long backlog over at full speed, while live runs leave it alone."""
+        report = yield from self.deliver(context, CATCH_UP_S, wait_s=_WAIT_S)
+        if report is not None:
+            context.log.info(
+                "line '%s': %d points of %d entries in %.1f s (%d points/s), %d entries left",
+                self.names.line,
+                report.points,
+                report.entries,
+                report.seconds,
+                report.points / max(report.seconds, 1e-3),
+                report.remaining,
+            )
+
     def deliver(
-        self, context: Context, deadline_s: float, *, asked: bool = False
+        self, context: Context, deadline_s: float, *, asked: bool = False, wait_s: float = 0.0
     ) -> "Generator[Event, None, DrainReport | None]":
         """Feeds the database for a while; its failure is told and does not fail the run.
 
@@ -198,11 +215,12 @@ class LineRuns:
             context: of the run.
             deadline_s: after it nothing more is begun.
             asked: True where the asset itself was to be materialized, changed or not.
+            wait_s: how long to wait for another run that feeds it.
         """
         delivery = self.installation.delivery
         if delivery is None:
             return None
-        report = delivery.drain(self.names.line, deadline_s)
+        report = delivery.drain(self.names.line, deadline_s, wait_s=wait_s)
         if report.error is not None:
             context.log.warning("the database is behind by %d: %s", report.remaining, report.error)
         yield from self.reporter.delivery(report, asked=asked)

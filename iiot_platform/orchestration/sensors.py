@@ -69,6 +69,7 @@ def new_data_sensor(
             line = reporter.names.line
             try:
                 request, about = evaluation.decide(reporter.names)
+                behind = evaluation.catch_up(reporter.names)
                 events += told(evaluation, reporter)
                 about += unseen(installation, reporter)
             except PlatformError as error:
@@ -76,8 +77,7 @@ def new_data_sensor(
                 seen.append(f"{line}: {error}")
                 continue
             seen.append(about)
-            if request is not None:
-                requests.append(request)
+            requests += [one for one in (request, behind) if one is not None]
         return SensorResult(
             run_requests=requests,
             skip_reason=None if requests else "; ".join(seen),

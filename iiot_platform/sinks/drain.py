@@ -17,9 +17,8 @@ from iiot_platform.core.errors import SinkError
 from iiot_platform.sinks.influxdb import MAX_POINTS, Written
 from iiot_platform.sinks.refusals import RefusedError
 
-PAGE: Final = 64
+PAGE: Final = 256
 """Entries that are read from the outbox at a time."""
-_COUNTED: Final = 10_000
 _FIRST_BACKOFF_MS: Final = 1_000
 _MAX_BACKOFF_MS: Final = 60_000
 
@@ -58,6 +57,9 @@ class Outbox(Protocol[Entry]):
     def pending(self, line: str, limit: int) -> Sequence[Entry]:
         """The first pending entries, in the order in which they must be done."""
 
+    def backlog(self, line: str) -> int:
+        """How many entries are pending."""
+
     def rows(self, entry: Entry) -> pa.Table:
         """An upsert's rows; all current rows of a rewrite's hour."""
 
@@ -86,8 +88,10 @@ class Sink(Protocol):
     def write(self, table: schema.Table, rows: pa.Table) -> Written:
         """Write rows, replacing those with the same time and tags."""
 
-    def delete_range(self, table: schema.Table, line: str, start_ms: int, end_ms: int) -> None:
-        """Delete a line's rows of a table with times in [start_ms, end_ms)."""
+    def rewrite(
+        self, table: schema.Table, line: str, start_ms: int, end_ms: int, rows: pa.Table
+    ) -> Written:
+        """Make rows all that a line has in a table with times in [start_ms, end_ms)."""
 
 
 @dataclass
@@ -99,7 +103,7 @@ class DrainReport:
         dropped: rows that had nothing to store.
         entries: entries done.
         rejected: entries set aside.
-        remaining: entries still pending, counted up to 10,000.
+        remaining: entries still pending.
         seconds: wall time.
         error: why the drain stopped before its time, or None.
     """
@@ -111,6 +115,15 @@ class DrainReport:
     remaining: int = 0
     seconds: float = 0.0
     error: str | None = None
+
+    def add(self, later: "DrainReport") -> None:
+        """Takes what a later drain of the same line did."""
+        self.points += later.points
+        self.dropped += later.dropped
+        self.entries += later.entries
+        self.rejected += later.rejected
+        self.seconds += later.seconds
+        self.remaining, self.error = later.remaining, later.error
 
 
 def drain(
@@ -142,7 +155,7 @@ def drain(
             report.error = str(error)
             delay_ms = min(_FIRST_BACKOFF_MS << min(outbox.failures(line), 16), _MAX_BACKOFF_MS)
             outbox.failed(line, report.error, now_ms() + delay_ms)
-    report.remaining = len(outbox.pending(line, _COUNTED))
+    report.remaining = outbox.backlog(line)
     report.seconds = time.monotonic() - started
     return report
 
@@ -160,10 +173,14 @@ def _drain_pages(
 def _groups(
     outbox: Outbox[Entry], page: Iterable[Entry]
 ) -> Iterable[tuple[list[Entry], list[pa.Table]]]:
-    """Consecutive upserts of one table up to a request's size; a rewrite stands alone."""
+    """Consecutive upserts of one table up to a request's size; a rewrite stands alone.
+
+    Tables do not depend on each other: each one's entries stay in order, and are brought together
+    so that a backlog of many small batches fills requests.
+    """
     group: list[Entry] = []
     parts: list[pa.Table] = []
-    for entry in page:
+    for entry in sorted(page, key=lambda entry: entry.table):  # stable
         rows = outbox.rows(entry)
         if group and not (
             entry.operation == group[-1].operation == "upsert"
@@ -192,8 +209,10 @@ def _do(
         if entry.operation == "rewrite":
             start_ms = clock.hour_start_ms(entry.hour)
             outbox.begin(entry)
-            sink.delete_range(table, line, start_ms, start_ms + clock.MS_PER_HOUR)
-        written = sink.write(table, pa.concat_tables(parts))
+            end_ms = start_ms + clock.MS_PER_HOUR
+            written = sink.rewrite(table, line, start_ms, end_ms, pa.concat_tables(parts))
+        else:
+            written = sink.write(table, pa.concat_tables(parts))
     except RefusedError as error:
         if len(group) > 1:  # find the entry that is refused
             for one, rows in zip(group, parts, strict=True):

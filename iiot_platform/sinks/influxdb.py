@@ -3,6 +3,8 @@
 InfluxDB is a view of the tables and can be rebuilt; every write and every delete can be repeated.
 """
 
+import gzip
+import ipaddress
 import json
 import re
 from types import TracebackType
@@ -20,8 +22,9 @@ from influxdb_client.service.write_service import WriteService
 from iiot_platform.config.settings import InfluxSettings
 from iiot_platform.core import schema
 from iiot_platform.core.errors import SinkError
-from iiot_platform.sinks.line_protocol import Lines, render, tag_text
+from iiot_platform.sinks.line_protocol import Lines, render
 from iiot_platform.sinks.refusals import RefusedError, RefusedRowsError
+from iiot_platform.sinks.vanished import standing_query, tombstones, within
 
 MAX_POINTS: Final = 5_000
 MAX_BYTES: Final = 8_000_000
@@ -70,6 +73,7 @@ class InfluxSink:
         # and the time of a retry given to the client ends for ever, counted from its making.
         self._writes: Any = WriteService(self._client.api_client)  # type: ignore[no-untyped-call]  # the client's
         self._version: str | None = None
+        self._compressed = not is_loopback(parts.hostname or "")
 
     def __enter__(self) -> Self:
         return self
@@ -89,11 +93,41 @@ class InfluxSink:
     def ping(self) -> str:
         """The server's version, empty where it does not say; tells nothing about the token.
 
+        1.x and 2.x say it in a header, 3 in the body, and what stands between us and the server
+        may have left out the header: then `/health` is asked.
+
         Raises:
             SinkError: the server does not answer.
         """
-        _, headers = self._request("GET", "/ping")
-        return str(headers.get("X-Influxdb-Version", ""))
+        body, headers = self._request("GET", "/ping")
+        found = headers.get("X-Influxdb-Version") or _version_in(body)
+        if not found:
+            try:
+                found = _version_in(self._request("GET", "/health")[0])
+            except SinkError:  # older ones have none
+                found = ""
+        return str(found)
+
+    @property
+    def version(self) -> str:
+        """The version, asked once.
+
+        Raises:
+            SinkError: the server does not answer.
+        """
+        if self._version is None:
+            self._version = self.ping()
+        return self._version
+
+    @property
+    def can_delete(self) -> bool:
+        """False on version 3; where a server does not say what it is, it is asked to delete.
+
+        Raises:
+            SinkError: the server does not answer.
+        """
+        major = re.match(r"v?(\d+)", self.version)
+        return major is None or int(major[1]) < _FIRST_WITHOUT_DELETE
 
     def write(self, table: schema.Table, rows: pa.Table) -> Written:
         """Write rows; the same time and tags replace what was there, field by field.
@@ -134,31 +168,49 @@ class InfluxSink:
             RefusedError: the server is of a version that can not delete.
             SinkError: the server is away or refuses.
         """
-        if self._version is None:
-            self._version = self.ping()
-        major = re.match(r"v?(\d+)", self._version)
-        if major and int(major[1]) >= _FIRST_WITHOUT_DELETE:
+        if not self.can_delete:
             raise RefusedError(
-                f"{self._where} is version {self._version}, which can not delete: rows of table "
-                f"'{table.name}' that a rewrite removed would stay; use InfluxDB 2.x, or rebuild "
-                "into a new database"
+                f"{self._where} is version {self.version}, which can not delete rows of table "
+                f"'{table.name}'; rewrite the range instead"
             )
-        body, _ = self._request(
-            "POST",
-            "/query",
-            db=self._settings.bucket,
-            q=(
-                f'DELETE FROM "{table.measurement}" '
-                f"WHERE \"line_name\" = '{_quoted(tag_text(line))}' "
-                f"AND time >= {start_ms}ms AND time < {end_ms}ms"
-            ),
-        )
-        problem = _query_error(body)
+        self._query("delete from", table, delete_statement(table, line, start_ms, end_ms))
+
+    def rewrite(
+        self, table: schema.Table, line: str, start_ms: int, end_ms: int, rows: pa.Table
+    ) -> Written:
+        """Make rows all that a line has in a table with times in [start_ms, end_ms).
+
+        Where the server can not delete, what stands there and is not among the rows is
+        overwritten as deleted; a field that a row leaves empty keeps its old value there.
+
+        Raises:
+            RefusedRowsError: the server refuses some of the rows; all others are stored.
+            SinkError: the server is away, overloaded or does not let us in; any part may be stored.
+        """
+        if self.can_delete:
+            self.delete_range(table, line, start_ms, end_ms)
+            return self.write(table, rows)
+        asked = standing_query(table, line, start_ms, end_ms)
+        lines = tombstones(table, rows, self._query("read", table, asked))
+        for start in range(0, len(lines), MAX_POINTS):
+            try:
+                self._post("".join(lines[start : start + MAX_POINTS]).encode())
+            except ApiException as error:
+                raise self._failure(error) from error
+            except urllib3.exceptions.HTTPError as error:
+                raise self._unreached(error) from error
+        return self.write(table, rows)
+
+    def _query(self, what: str, table: schema.Table, statement: str) -> dict[str, Any]:
+        """The answer to an InfluxQL statement, times in milliseconds."""
+        body, _ = self._request("POST", "/query", db=self._settings.bucket, epoch="ms", q=statement)
+        answer, problem = _answered(body)
         if problem:
             raise SinkError(
-                f"{self._where}, database '{self._settings.bucket}', refuses to delete from "
+                f"{self._where}, database '{self._settings.bucket}', refuses to {what} "
                 f"'{table.measurement}': {self._safe(problem)}"
             )
+        return answer
 
     def _store(
         self, lines: Lines, lo: int, hi: int, first_row: int, refused: list[tuple[int, str, str]]
@@ -187,12 +239,15 @@ class InfluxSink:
         return 0
 
     def _post(self, body: bytes) -> None:
+        # level 1 costs a tenth of the client's own level 9 and keeps most of the gain
+        compressed = {"content_encoding": "gzip"} if self._compressed else {}
         self._writes.post_write(
             bucket=self._settings.bucket,
             org=self._settings.org,
-            body=body,
+            body=gzip.compress(body, 1) if self._compressed else body,
             precision=WritePrecision.MS,
             content_type="text/plain; charset=utf-8",
+            **compressed,
             urlopen_kw={"retries": _Retry.within(self._retry_for_s)},
         )
 
@@ -294,16 +349,35 @@ def _secrets(settings: InfluxSettings) -> tuple[str, ...]:
     return tuple(s.get_secret_value() for s in secrets if s is not None and s.get_secret_value())
 
 
-def _quoted(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("'", "\\'")
+def delete_statement(table: schema.Table, line: str, start_ms: int, end_ms: int) -> str:
+    """InfluxQL that deletes a line's rows of [start_ms, end_ms)."""
+    return f'DELETE FROM "{table.measurement}" WHERE {within(line, start_ms, end_ms)}'
 
 
-def _query_error(body: str) -> str | None:
-    """The error that an InfluxQL answer with status 200 may still carry."""
+def is_loopback(host: str) -> bool:
+    """True where what is sent never leaves the machine: compressing it would gain nothing."""
     try:
-        answer = json.loads(body) if body.strip() else {}
+        return ipaddress.ip_address(host).is_loopback
     except ValueError:
-        return f"no JSON in the answer: {body[:200]}"
+        return host == "localhost"
+
+
+def _version_in(body: str) -> str:
+    """The version in the answer of `/ping` or `/health`, else empty."""
+    try:
+        said = json.loads(body)
+    except ValueError:
+        return ""
+    return str(said.get("version") or "") if isinstance(said, dict) else ""
+
+
+def _answered(body: str) -> tuple[dict[str, Any], str | None]:
+    """An InfluxQL answer, and the error that one with status 200 may still carry."""
+    try:
+        answer: dict[str, Any] = json.loads(body) if body.strip() else {}
+    except ValueError:
+        return {}, f"no JSON in the answer: {body[:200]}"
     if answer.get("error"):
-        return str(answer["error"])
-    return next((str(r["error"]) for r in answer.get("results", ()) if r.get("error")), None)
+        return answer, str(answer["error"])
+    results = answer.get("results", ())
+    return answer, next((str(r["error"]) for r in results if r.get("error")), None)

@@ -4,7 +4,7 @@ What InfluxDB can not store is left out and counted, never written as something 
 or infinite field is omitted, a row without a single field is dropped, an empty tag is omitted.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -76,6 +76,11 @@ def tag_text(value: str) -> str:
     stem = value.rstrip("\\")
     text = stem + "%5C" * (len(value) - len(stem))
     return text.replace("\n", "%0A").replace("\r", "%0D")
+
+
+def head(table: schema.Table, tags: Mapping[str, str]) -> str:
+    """Measurement and tag set of one row."""
+    return f"{table.measurement}{''.join(_tag(name, tags[name]) for name in sorted(tags))}"
 
 
 def render(table: schema.Table, rows: pa.Table) -> Lines:

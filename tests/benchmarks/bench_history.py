@@ -1,7 +1,8 @@
-"""What a line's history costs: backfills of hours and days, and live batches behind a month.
+"""What a line's history costs: backfills of hours, a day, a week, and live batches behind a month.
 
-Run with `python -m tests.benchmarks.bench_history [--json] [--days N]`. Every figure is taken in a
-process of its own, so that its peak memory is that of the work alone.
+Run with `python -m tests.benchmarks.bench_history [--json] [--spans 1:1000,168:1000]`; without
+spans it takes some five minutes. A backfill is measured in a process of its own, so that its peak
+memory is that of the work alone. Machines differ and are busy: the ratios within one run count.
 """
 
 import argparse
@@ -16,7 +17,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -36,8 +38,8 @@ from tests.servers.streams import BASE_MS, HOUR_MS
 
 LINE = "line1"
 SERIES = 20
-SPANS = ((1, 1_000), (6, 1_000), (24, 4_000))
-"""Hours, and ms between two readings of a signal; a day at 1 Hz takes --days 1."""
+SPANS = "1:1000,24:1000,1:10000,24:10000,168:10000"
+"""Hours, and ms between two readings of a signal; a week at 1 Hz (168:1000) takes long to write."""
 DAY_H = 24
 MINUTE_MS = 60_000
 SEGMENT_ROWS = 20_000
@@ -45,10 +47,11 @@ HISTORIES_H = (1, 720)
 BATCHES_AN_HOUR = 60
 """Rows of lineage that a month holds for each hour."""
 LIVE_ROWS = 200
+FEW = 10
 LIVE_STEP_MS = 10_000
 WARM_UP = 15
 LIVE_BATCHES = 45
-ROUNDS = 2
+ROUNDS = 3
 _BY_HOUR = (db.PARTITIONS, db.ASSIGNMENTS, db.FILES, db.STATES, db.RANGES)
 _COUNT = "SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < :n"
 _VALUES = [round(random.Random(1).gauss(20, 0.5), 3) for _ in range(9_973)]  # prime: no period
@@ -144,33 +147,46 @@ def _repeat(ledger: Ledger, table: sa.Table, shift_h: int, times: int) -> None:
         )
 
 
-def live(home: Home) -> dict[str, float]:
-    """The median CPU time of a batch of ten seconds, in a process that is warm."""
+def live(*homes: Home) -> dict[str, float]:
+    """Batches of ten seconds behind histories of several lengths, in turns, in one warm process.
+
+    What else the machine does meets each of them alike. `<folder>.cpu_s` is the median.
+    """
     batches = WARM_UP + LIVE_BATCHES
     records = list(readings(BASE_MS, BASE_MS + batches * LIVE_STEP_MS, MS_PER_S))
-    write_segments(home, LINE, records, rows=LIVE_ROWS)
-    with closing(Engine(home, plant(4.0))) as engine:
-        costs = [
-            _cpu_s(lambda: engine.run_batch(LINE, run_id="live", row_cap=LIVE_ROWS))
-            for _ in range(batches)
-        ]
-    return {"cpu_s": statistics.median(costs[WARM_UP:])}
+    costs: dict[str, list[float]] = {home.root.name: [] for home in homes}
+    with ExitStack() as stack:
+        engines = []
+        for home in homes:
+            write_segments(home, LINE, records, rows=LIVE_ROWS)
+            engines.append(stack.enter_context(closing(Engine(home, plant(4.0)))))
+        for number in range(batches):
+            turns = list(zip(costs, engines, strict=True))
+            for name, engine in turns if number % 2 else reversed(turns):
+                take = partial(engine.run_batch, LINE, run_id="live", row_cap=LIVE_ROWS)
+                costs[name].append(_cpu_s(take))
+    return {f"{name}.cpu_s": statistics.median(found[WARM_UP:]) for name, found in costs.items()}
 
 
-STEPS: dict[str, Callable[[Home], dict[str, float]]] = {
+STEPS: dict[str, Callable[..., dict[str, float]]] = {
     "catch_up": catch_up,
     "backfill": compute_again,
     "live": live,
 }
 
 
-def backfills(folder: Path, spans: Sequence[tuple[int, int]]) -> Iterator[dict[str, float]]:
-    """A log of each length, taken into the tables and computed again."""
+def backfills(folder: Path, spans: Sequence[tuple[int, ...]]) -> Iterator[dict[str, float]]:
+    """A log of each length, taken into the tables and computed again.
+
+    Ratios are to the shortest span of the same rate.
+    """
+    shortest: dict[int, dict[str, float]] = {}
     for hours, step_ms in spans:
         home = folder / f"{hours}h{step_ms}"
         write(Home(home), hours, step_ms)
         taken = _in_a_process("catch_up", home)
         again = _in_a_process("backfill", home)
+        first = shortest.setdefault(step_ms, again)
         yield {
             "hours": hours,
             "hz": MS_PER_S / step_ms,
@@ -180,30 +196,39 @@ def backfills(folder: Path, spans: Sequence[tuple[int, int]]) -> Iterator[dict[s
                 f"backfill_{name}": again[name]
                 for name in ("readings_per_cpu_s", "readings_per_s", "peak_mib")
             },
+            **{
+                f"{name}_ratio": again[name] / first[name]
+                for name in ("readings_per_cpu_s", "peak_mib")
+            },
         }
         shutil.rmtree(home)
 
 
 def behind_history(folder: Path) -> dict[str, float]:
-    """CPU time of a live batch behind short and long histories, taken in turns."""
-    found: dict[int, float] = {}
+    """CPU time of a live batch behind short and long histories; the ratio of every round."""
+    short, long = (f"{hours}h" for hours in HISTORIES_H)
     for hours in HISTORIES_H:
-        write_history(Home(folder / f"history{hours}"), hours)
+        write_history(Home(folder / f"{hours}h"), hours)
+    found: dict[str, list[float]] = {short: [], long: []}
     for number in range(ROUNDS):
-        for hours in HISTORIES_H:
-            copy = folder / f"history{hours}.{number}"
-            shutil.copytree(folder / f"history{hours}", copy)
-            cpu_s = _in_a_process("live", copy)["cpu_s"]
-            found[hours] = min(found.get(hours, cpu_s), cpu_s)
-    short, long = HISTORIES_H
+        copies = [folder / str(number) / name for name in found]
+        for copy in copies:
+            shutil.copytree(folder / copy.name, copy)
+        costs = _in_a_process("live", *copies)
+        for name, every in found.items():
+            every.append(costs[f"{name}.cpu_s"])
+    ratios = sorted(b / a for a, b in zip(found[short], found[long], strict=True))
     return {
-        **{f"live_batch_cpu_ms_behind_{hours}_h": found[hours] * 1e3 for hours in HISTORIES_H},
-        "ratio": found[long] / found[short],
+        **{f"live_batch_cpu_ms_behind_{name}": min(every) * 1e3 for name, every in found.items()},
+        "ratio": statistics.median(ratios),
+        "ratio_lowest": ratios[0],
+        "ratio_highest": ratios[-1],
     }
 
 
-def _in_a_process(step: str, home: Path) -> dict[str, float]:
-    command = [sys.executable, "-m", "tests.benchmarks.bench_history", "--step", step, str(home)]
+def _in_a_process(step: str, *homes: Path) -> dict[str, float]:
+    places = map(str, homes)
+    command = [sys.executable, "-m", "tests.benchmarks.bench_history", "--step", step, *places]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     found: dict[str, float] = json.loads(done.stdout)
     return found
@@ -222,14 +247,14 @@ def _peak_mib() -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true", help="figures as JSON")
-    parser.add_argument("--days", type=int, help="also a backfill of so many days")
-    parser.add_argument("--step", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--spans", default=SPANS, help="hours:ms between readings, ...")
+    parser.add_argument("--step", nargs="+", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.step:
-        step, home = arguments.step
-        sys.stdout.write(json.dumps(STEPS[step](Home(Path(home)))))
+        step, *homes = arguments.step
+        sys.stdout.write(json.dumps(STEPS[step](*(Home(Path(home)) for home in homes))))
         return
-    spans = [*SPANS, *([(DAY_H * arguments.days, MS_PER_S)] if arguments.days else [])]
+    spans = [tuple(map(int, span.split(":"))) for span in arguments.spans.split(",")]
     with tempfile.TemporaryDirectory() as folder:
         history = behind_history(Path(folder))
         computed = list(backfills(Path(folder), spans))
@@ -240,7 +265,10 @@ def main() -> None:
     table = Table(*computed[0], title="Backfills of 20 signals")
     for figures in computed:
         table.add_row(
-            *(f"{figure:,.4g}" if figure < 1 else f"{figure:,.0f}" for figure in figures.values())
+            *(
+                f"{figure:,.0f}" if figure == round(figure) or figure > FEW else f"{figure:.2f}"
+                for figure in figures.values()
+            )
         )
     Console().print(table)
     for name, figure in history.items():

@@ -43,7 +43,7 @@ class Buffer:
         self._watches = [BrokerWatch(s) for s in made.sources if isinstance(s, MqttSource)]
         self._server = MetricsServer(
             EndpointSettings(),
-            BufferCollector(self.service, Home(home), made, self._watches),
+            BufferCollector(self.service, Home(home), self._watches),
             healthy=lambda: unhealthy(self.service),
             ready=lambda: unready(self.service),
         )

@@ -16,6 +16,7 @@ import pytest
 
 from iiot_platform.core.paths import Home
 from tests.servers.capture_reader import sealed_records, unlisted_files
+from tests.servers.fault_table import ALL, Outcome, Tell
 from tests.servers.mosquitto import MosquittoServer, program
 
 RATE_PER_S = 2_000
@@ -91,10 +92,12 @@ def _captured(home: Home, pid: int) -> int:
 
 
 @pytest.mark.timeout(180)
-def test_nothing_is_lost_or_doubled_by_ten_kills(tmp_path: Path) -> None:
+@pytest.mark.faults
+@pytest.mark.parametrize("seed", range(7, 15) if ALL else [7])
+def test_nothing_is_lost_or_doubled_by_ten_kills(tmp_path: Path, told: Tell, seed: int) -> None:
     began = time.monotonic()
     home = Home(tmp_path / "home")
-    choose = random.Random(7)
+    choose = random.Random(seed)
     plans: list[tuple[str, int] | None] = [*AT_STEPS, *[None] * AT_RANDOM]
     choose.shuffle(plans)
     with MosquittoServer(tmp_path / "broker") as broker:
@@ -116,7 +119,9 @@ def test_nothing_is_lost_or_doubled_by_ten_kills(tmp_path: Path) -> None:
                 assert buffer.wait(20) == -signal.SIGKILL
             load.stop()
             buffer = _start(home, broker.port)
+            ended = time.monotonic()
             _until(lambda: _captured(home, buffer.pid) >= len(load.sent), began)
+            recovered_s = time.monotonic() - ended
             buffer.send_signal(signal.SIGTERM)
             stopping = time.monotonic()
             assert buffer.wait(10) == 0
@@ -127,8 +132,19 @@ def test_nothing_is_lost_or_doubled_by_ten_kills(tmp_path: Path) -> None:
             if buffer.poll() is None:
                 buffer.kill()
                 buffer.wait()
-    records = sealed_records(home, "line1")
-    assert Counter(record.payload for record in records) == Counter(load.sent)
+    stored = Counter(record.payload for record in sealed_records(home, "line1"))
+    sent = Counter(load.sent)
+    told(
+        Outcome(
+            f"buffer killed at steps of commit and seal, seed {seed}",
+            len(plans) + 1,
+            sent.total(),
+            (sent & stored).total(),
+            (stored - sent).total(),
+            recovered_s,
+        )
+    )
+    assert stored == sent
     assert unlisted_files(home) == set()
 
 

@@ -18,6 +18,7 @@ from iiot_platform.core.capture_log import Record
 from iiot_platform.core.paths import Home
 from simulator.opcua_server import NAMESPACE
 from tests.servers.capture_reader import sealed_records
+from tests.servers.fault_table import Outcome, Tell
 from tests.servers.opcua import MOTOR, SIGNAL, STATE, VALVE, OpcUaServer, payload
 from tests.servers.tcp_proxy import TcpProxy
 
@@ -95,7 +96,8 @@ def test_every_value_comes_as_it_was_written(tmp_path: Path) -> None:
     assert gaps(tmp_path) == []
 
 
-def test_a_restart_is_survived_and_leaves_a_gap(tmp_path: Path) -> None:
+@pytest.mark.faults
+def test_a_restart_is_survived_and_leaves_a_gap(tmp_path: Path, told: Tell) -> None:
     with OpcUaServer(tmp_path / "server") as server, capturing(tmp_path, server.url) as service:
         until(is_connected(service))
         server.tell("burst 1 11 10")
@@ -111,14 +113,15 @@ def test_a_restart_is_survived_and_leaves_a_gap(tmp_path: Path) -> None:
     (gap,) = gaps(tmp_path)
     assert stopped_ms - 3_000 < gap["begin_ms"] < stopped_ms + 1_000 < gap["end_ms"]
     assert gap["reason"]
-    assert [v["TimeValue"] for v in values(tmp_path, VALVE) if "TimeValue" in v] == list(
-        range(1, 21)
-    )
+    numbers = [v["TimeValue"] for v in values(tmp_path, VALVE) if "TimeValue" in v]
+    told(Outcome.of("OPC UA server restarted", 1, range(1, 21), numbers, noticed="gap record"))
+    assert numbers == list(range(1, 21))
     assert values(tmp_path, VALVE)[-1]["Reserve"] == 1.0
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("silently", [False, True])
-def test_a_short_cut_loses_nothing(tmp_path: Path, *, silently: bool) -> None:
+def test_a_short_cut_loses_nothing(tmp_path: Path, told: Tell, *, silently: bool) -> None:
     with OpcUaServer(tmp_path / "server") as server, TcpProxy(server.port) as proxy:
         url = f"opc.tcp://127.0.0.1:{proxy.port}"
         with capturing(tmp_path, url, sampling_interval_ms=10) as service:
@@ -131,7 +134,10 @@ def test_a_short_cut_loses_nothing(tmp_path: Path, *, silently: bool) -> None:
             proxy.mend()
             until(lambda: captured(service) == 4 + 4 * 400, "what was kept")
             assert is_connected(service)()
-    assert [v["StateValue"] for v in values(tmp_path, STATE)[1:]] == list(range(1, 401))
+    numbers = [v["StateValue"] for v in values(tmp_path, STATE)[1:]]
+    how = "black hole" if silently else "reset"
+    told(Outcome.of(f"OPC UA network cut: {how}", 1, range(1, 401), numbers))
+    assert numbers == list(range(1, 401))
     assert gaps(tmp_path) == []
 
 

@@ -14,12 +14,12 @@ import pytest
 
 from iiot_platform.cli.app import main
 from iiot_platform.config.plant_file import load_plant
-from iiot_platform.core import schema
 from iiot_platform.core.capture_log import Record
 from iiot_platform.core.clock import from_ms, hour_of
 from iiot_platform.core.paths import Home
 from iiot_platform.engine.engine import Engine
 from iiot_platform.orchestration.delivery import influx_delivery
+from tests.reference.influx_rows import Rows, compared
 from tests.servers import influx
 from tests.servers.capture_log import write_segments
 from tests.servers.influx import Influx
@@ -34,9 +34,6 @@ DELAYED_HOUR = hour_of(BASE_MS) + 10
 DELAY_MS = 2 * HOUR_MS
 DRAIN_S = 60.0
 PER_HOUR = HOUR_MS // STEP_MS
-
-Rows = dict[tuple[object, ...], dict[str, object]]
-"""By time and tags, what InfluxDB can store of each row."""
 
 
 @dataclass
@@ -98,46 +95,10 @@ class Installation:
         assert (report.remaining, report.rejected, report.error) == (0, 0, None)
         return report.points
 
-    def in_tables(self, table: schema.Table) -> Rows:
-        with self.engine() as engine:
-            paths = [
-                file.path
-                for hour in engine.ledger.hours(self.line)
-                for file in engine.ledger.files(self.line, table.name, hour)
-            ]
-            rows = engine.store.read(table, paths).select(
-                table.names("time", "tag", "field", "provenance")
-            )
-        times = rows.column("ts").cast("int64").to_pylist()
-        return keyed(
-            table,
-            (row | {"ts": ts} for row, ts in zip(rows.to_pylist(), times, strict=True)),
-        )
-
-    def in_influx(self, table: schema.Table) -> Rows:
-        query = f'SELECT * FROM "{table.measurement}" WHERE "line_name" = \'{self.line}\''
-        found = self.server.query(query)
-        return keyed(table, (row | {"ts": row.pop("time")} for row in found))
-
     def follows(self) -> dict[str, Rows]:
         """The tables, after a comparison of every measured one with the database."""
-        found = {}
-        for table in schema.measured():
-            stands = self.in_tables(table)
-            told = self.in_influx(table)
-            assert told.keys() == stands.keys(), table.name
-            assert [key for key, row in stands.items() if told[key] != row] == [], table.name
-            found[table.name] = stands
-        return found
-
-
-def keyed(table: schema.Table, rows: Iterator[dict[str, Any]]) -> Rows:
-    found: Rows = {}
-    for row in rows:
-        key = tuple(row[name] for name in table.key)
-        assert key not in found
-        found[key] = {name: value for name, value in row.items() if value is not None}
-    return found
+        with self.engine() as engine:
+            return compared(self.server, engine, self.line)
 
 
 def anomalies(rows: Rows) -> dict[str, set[object]]:

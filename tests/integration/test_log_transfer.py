@@ -45,7 +45,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     drain(engine, [30])
     settle(engine)
     while hours := engine.unsettled_hours(LINE):
-        engine.settle(LINE, hours[0], run_id="settle")
+        engine.rerun(LINE, hours[0], run_id="settle", kind="settle")
     engine.close()
     return folder
 

@@ -159,8 +159,7 @@ def check(engine: Engine, line: str, rows: int) -> None:
     assert [lo for lo, _ in taken] == [0, *(hi for _, hi in taken[:-1])]
     assert taken[-1][1] == rows
     found = [
-        engine.recompute(line, hour, run_id="again", kind="rerun")
-        for hour in engine.ledger.hours(line)
+        engine.rerun(line, hour, run_id="again", kind="rerun") for hour in engine.ledger.hours(line)
     ]
     assert all(report.equal for report in found), found
     assert sum(report.report.total[schema.READINGS.name] for report in found) == rows

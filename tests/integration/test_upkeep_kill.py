@@ -8,6 +8,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from iiot_platform.core.capture_log import Record
 from iiot_platform.core.clock import now_us
 from iiot_platform.core.consumption import Consumption, write_consumption
@@ -16,6 +18,7 @@ from iiot_platform.engine.log_reader import LogReader
 from iiot_platform.engine.log_verify import SealedLog
 from tests.servers.capture_log import write_segments
 from tests.servers.capture_reader import unlisted_files
+from tests.servers.fault_table import ALL, Outcome, Tell
 
 LINE = "line1"
 HOUR_US = 3_600_000_000
@@ -31,7 +34,7 @@ ALL_STEPS = [
     ("unlink.all", 1),
 ]
 # the unit tests cut at all of them without a process; IIOT_TEST_ALL_KILLS kills at all of them
-STEPS = ALL_STEPS if os.environ.get("IIOT_TEST_ALL_KILLS") else [*ALL_STEPS[2::3]]
+STEPS = ALL_STEPS if ALL or os.environ.get("IIOT_TEST_ALL_KILLS") else [*ALL_STEPS[2::3]]
 DEADLINE_S = 120.0
 SETTINGS = {
     "compact_after_s": 0.001,
@@ -56,7 +59,9 @@ def _start(home: Home, *at: str) -> subprocess.Popen[bytes]:
     )
 
 
-def test_no_step_of_upkeep_loses_or_doubles_anything(tmp_path: Path) -> None:
+@pytest.mark.faults
+@pytest.mark.parametrize("turn", range(3) if ALL else [0])
+def test_no_step_of_upkeep_loses_or_doubles_anything(tmp_path: Path, told: Tell, turn: int) -> None:
     home = Home(tmp_path)
     sent = history()
     write_segments(home, LINE, sent, rows=10)
@@ -83,6 +88,9 @@ def test_no_step_of_upkeep_loses_or_doubles_anything(tmp_path: Path) -> None:
     ((_, start),) = LogReader(home).gone(LINE)
     assert 0 < start < len(sent)
     rows = LogReader(home).read(LINE, [(start, len(sent))])
-    assert rows.column("payload").to_pylist() == [record.payload for record in sent[start:]]
+    stored = rows.column("payload").to_pylist()
+    kept = [record.payload for record in sent[start:]]
+    told(Outcome.of(f"buffer killed at steps of upkeep, turn {turn}", len(STEPS), kept, stored))
+    assert stored == kept
     verdict = SealedLog(home).verify(LINE)
     assert (verdict.damage, verdict.chain_hash, verdict.start) == (None, chain, start)

@@ -36,6 +36,10 @@ class MemoryOutbox:
         del line
         return list(self.entries.values())[:limit]
 
+    def backlog(self, line: str) -> int:
+        del line
+        return len(self.entries)
+
     def rows(self, entry: MemoryEntry) -> pa.Table:
         return self.contents[entry.id]
 

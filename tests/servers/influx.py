@@ -1,7 +1,7 @@
 """A real InfluxDB for tests: Debian's influxd 1.6 behind a thin front that speaks the v2 write API.
 
 The front translates addresses and log-in and passes bodies and status codes on, both ways; it
-never answers by itself. Faults are asked for with its switches.
+never answers by itself. Faults, and what version 3 does otherwise, are asked for with its switches.
 """
 
 import base64
@@ -67,12 +67,14 @@ class Faults:
         cut_before: how many requests for a path are cut before the server sees them.
         cut_after: how many answers are cut after the server has done its work.
         delay_s: how long a request waits before it is passed on.
+        is_version_3: whether it says so as version 3 does, and deletes as little.
         seen: method, path and query of every request, in order.
     """
 
     cut_before: dict[str, int] = field(default_factory=dict)
     cut_after: dict[str, int] = field(default_factory=dict)
     delay_s: float = 0.0
+    is_version_3: bool = False
     seen: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
 
     def paths(self) -> list[str]:
@@ -82,6 +84,7 @@ class Faults:
         self.cut_before.clear()
         self.cut_after.clear()
         self.delay_s = 0.0
+        self.is_version_3 = False
         self.seen.clear()
 
 
@@ -120,6 +123,9 @@ class _Handler(BaseHTTPRequestHandler):
         if _one_of(faults.cut_before, url.path):
             self._cut()
             return
+        if faults.is_version_3 and (url.path == "/ping" or b"q=DELETE" in body):
+            self._answer_as_version_3(url.path)
+            return
         try:
             answer, content = self._upstream(url.path, query, body)
         except OSError:  # the server is away: so is its front
@@ -137,13 +143,22 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(content)
 
+    def _answer_as_version_3(self, path: str) -> None:
+        """It says its version in the body, and its InfluxQL knows no DELETE."""
+        pinged = path == "/ping"
+        content = b'{"version":"3.4.1"}' if pinged else b'{"error":"not implemented: DELETE"}'
+        self.send_response(http.HTTPStatus.OK if pinged else http.HTTPStatus.BAD_REQUEST)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
     def _upstream(
         self, path: str, query: dict[str, str], body: bytes
     ) -> tuple[http.client.HTTPResponse, bytes]:
         if path == "/api/v2/write":
             path = "/write"
             query = {"db": query.get("bucket", ""), "precision": query.get("precision", "ns")}
-        headers = {k: v for k in ("Content-Type",) if (v := self.headers.get(k))}
+        headers = {k: v for k in ("Content-Type", "Content-Encoding") if (v := self.headers.get(k))}
         scheme, _, token = self.headers.get("Authorization", "").partition(" ")
         if scheme == "Token":
             login = base64.b64encode(f"{USER}:{token}".encode()).decode()

@@ -1,6 +1,7 @@
 """A real mosquitto on a free port, with users, TLS and persistence where a test wants them."""
 
 import base64
+import getpass
 import hashlib
 import os
 import shutil
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Self
 
 START_TIMEOUT_S = 10.0
+SHIPPED = Path(__file__).resolve().parents[2] / "deploy" / "mosquitto" / "mosquitto.conf"
 _SEARCH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin"])
 
 
@@ -146,6 +148,26 @@ class MosquittoServer:
             yield f"persistence_location {self.folder}/"
             yield "autosave_on_changes true"
             yield "autosave_interval 1"
+        yield from self.lines
+
+
+class ShippedMosquitto(MosquittoServer):
+    """A broker with the configuration that is shipped; only port, folder and users are ours."""
+
+    def _configuration(self) -> Iterator[str]:
+        passwords = self.folder / "passwords"
+        passwords.write_text("".join(f"{u}:{_hashed(word)}\n" for u, word in self.users.items()))
+        passwords.chmod(0o600)
+        text = SHIPPED.read_text(encoding="utf-8")
+        for shipped, here in (
+            ("listener 1883", f"listener {self.port} {self.host}\nuser {getpass.getuser()}"),
+            ("/mosquitto/data/", f"{self.folder}/"),
+            ("password_file /mosquitto/config/passwords", f"password_file {passwords}"),
+        ):
+            if shipped not in text:
+                raise RuntimeError(f"{SHIPPED} does not say '{shipped}'")
+            text = text.replace(shipped, here)
+        yield from text.splitlines()
         yield from self.lines
 
 

@@ -22,6 +22,7 @@ import sqlalchemy as sa
 from pydantic import SecretStr
 
 from iiot_platform.config.database import normalised
+from iiot_platform.orchestration.pool.parenthood import end_with
 from tests.servers.dagster import free_port
 
 USER = "iiot"
@@ -87,6 +88,7 @@ class PostgresServer:
 
     def start(self) -> None:
         """Starts the server and waits until it answers."""
+        parent = os.getpid()
         options = [part for name, value in _SETTINGS.items() for part in ("-c", f"{name}={value}")]
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
@@ -98,6 +100,7 @@ class PostgresServer:
                 stderr=log,
                 cwd=self.folder,
                 start_new_session=True,
+                preexec_fn=lambda: end_with(parent),  # noqa: PLW1509 - before any thread of ours
                 **_as(_user()),
             )
         until = time.monotonic() + _DEADLINE_S

@@ -16,7 +16,8 @@ class TcpProxy:
         self.port: int = self._listener.getsockname()[1]
         self._pairs: dict[socket.socket, socket.socket] = {}
         self._is_cut = self._is_silent = False
-        self._stopping = False
+        self._orphans: list[socket.socket] = []
+        self._is_losing = self._stopping = False
         self._thread = threading.Thread(target=self._run)
 
     def __enter__(self) -> Self:
@@ -32,11 +33,17 @@ class TcpProxy:
         self._is_silent = silently
         self._is_cut = True
 
+    def lose_servers(self) -> None:
+        """Half open: the servers' ends close, the clients' stay and hear nothing; new ones work."""
+        self._is_losing = True
+
     def mend(self) -> None:
         self._is_cut = False
 
     def _run(self) -> None:
         while not self._stopping:
+            if self._is_losing:
+                self._lose()
             watched = [] if self._is_cut else [self._listener, *self._pairs]
             if self._is_cut and not self._is_silent:
                 self._drop()
@@ -69,7 +76,17 @@ class TcpProxy:
                 self._pairs.pop(end, None)
                 end.close()
 
-    def _drop(self) -> None:
+    def _lose(self) -> None:
         for end in self._pairs:
+            if end.getsockname()[1] == self.port:
+                self._orphans.append(end)
+            else:
+                end.close()
+        self._pairs.clear()
+        self._is_losing = False
+
+    def _drop(self) -> None:
+        for end in (*self._pairs, *self._orphans):
             end.close()
         self._pairs.clear()
+        self._orphans.clear()

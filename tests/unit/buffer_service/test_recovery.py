@@ -18,6 +18,7 @@ from iiot_platform.engine.log_reader import LogReader
 from iiot_platform.engine.log_verify import SealedLog
 from iiot_platform.engine.payloads import Gap, gap_in
 from tests.servers.capture_reader import sealed_records
+from tests.servers.fault_table import Outcome, Tell
 
 LINE = "line1"
 OF_VERSION_1 = Path(__file__).parents[2] / "data" / "manifest_v1"
@@ -53,7 +54,8 @@ def version_1(home: Home) -> None:
     shutil.copytree(OF_VERSION_1, home.root)
 
 
-def test_a_manifest_of_version_1_is_upgraded_in_place(home: Home) -> None:
+@pytest.mark.faults
+def test_a_manifest_of_version_1_is_upgraded_in_place(home: Home, told: Tell) -> None:
     version_1(home)
     assert LogReader(home).gone(LINE) == ()
     assert SealedLog(home).verify(LINE).records == 10
@@ -63,7 +65,9 @@ def test_a_manifest_of_version_1_is_upgraded_in_place(home: Home) -> None:
         seal(log)
         (version,) = log._db.execute("PRAGMA user_version").fetchone()
         assert version == MANIFEST_VERSION
-    assert sealed_records(home, LINE) == records(0, 12)
+    stored = sealed_records(home, LINE)
+    told(Outcome.of("manifest of version 1", 1, records(0, 12), stored))
+    assert stored == records(0, 12)
     assert SealedLog(home).verify("line 2").damage is None
     with CaptureLog(home) as log:
         assert log.next_offsets[LINE] == 12

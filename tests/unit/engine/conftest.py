@@ -1,6 +1,7 @@
 """A home of its own for every test, and both databases for what depends on the ledger."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -52,3 +53,11 @@ def ledger_database(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPa
 @pytest.fixture
 def home(tmp_path: Path) -> Home:
     return Home(tmp_path / "var")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _no_wait_for_the_disk() -> Iterator[None]:
+    """What a power cut would leave no test here can see, and the waits are minutes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        yield

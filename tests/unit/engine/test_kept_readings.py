@@ -71,7 +71,7 @@ def computed(folder: Path, records: list[Record]) -> Engine:
     drain(engine, [40, 200])
     settle(engine)
     for hour in engine.unsettled_hours(LINE):
-        engine.settle(LINE, hour, run_id="settle")
+        engine.rerun(LINE, hour, run_id="settle", kind="settle")
     return engine
 
 
@@ -103,9 +103,9 @@ def test_what_is_computed_from_readings_says_so(home: Home) -> None:
     engine = computed(home.root, records)
     first, second = engine.ledger.hours(LINE)
     start = trim(home, 45)
-    found = engine.recompute(LINE, first, run_id="again")
+    found = engine.rerun(LINE, first, run_id="again")
     assert (found.equal, found.report.kept_below, start) == (True, 40, 40)
-    assert engine.recompute(LINE, second, run_id="other").report.kept_below == 0
+    assert engine.rerun(LINE, second, run_id="other").report.kept_below == 0
     (batch,) = batches_of_run(engine.ledger, LINE, "again", first)
     assert batch.kept_below == 40
     explainer = Explainer(engine.log, engine.ledger, engine.store, LINE)
@@ -168,11 +168,11 @@ def test_needed_is_what_is_open_unsettled_or_dirty(home: Home) -> None:
     engine = engine_at(home.root, records, clock=lambda: now[0])
     drain(engine, [60])
     assert consumption(engine, LINE) == Consumption(90, 0)
-    engine.settle(LINE, engine.ledger.hours(LINE)[0], run_id="settle")
+    engine.rerun(LINE, engine.ledger.hours(LINE)[0], run_id="settle", kind="settle")
     assert consumption(engine, LINE) == Consumption(90, 60)
     now[0] = LATER_MS
     assert consumption(engine, LINE) == Consumption(90, 60)
-    engine.settle(LINE, engine.ledger.hours(LINE)[1], run_id="settle")
+    engine.rerun(LINE, engine.ledger.hours(LINE)[1], run_id="settle", kind="settle")
     assert publish(home, engine, engine.lines) == {LINE: Consumption(90, 90)}
     write_segments(home, LINE, [signal("t", BASE_MS + 500, 1.0, received=LATER_MS)])
     engine.run_batch(LINE, run_id="late")

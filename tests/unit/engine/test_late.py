@@ -121,5 +121,5 @@ def test_a_row_that_was_refused_is_found_by_the_hour_that_it_claims(home: Home) 
     report = engine.run_batch("line1", run_id="live")
     assert report is not None
     assert report.quarantined == {"too_old": 1}
-    found = Engine(home, generous).rerun("line1", hour, run_id="again", settings="current")
+    found = Engine(home, generous).rerun("line1", hour, run_id="again", settings="current").report
     assert found.rows["signals"] == 1

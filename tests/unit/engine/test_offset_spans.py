@@ -39,7 +39,7 @@ def test_an_hour_of_a_long_batch_has_the_offsets_of_its_own_records(tmp_path: Pa
     ]
     before = contents(engine)
     for hour in range(FIRST, FIRST + HOURS):
-        assert not engine.settle(LINE, hour, run_id="settle").defects
+        assert not engine.rerun(LINE, hour, run_id="settle", kind="settle").defects
     after = contents(engine)
     assert {key: before[key] for key in before if "quarantine" in key} == {
         key: after[key] for key in after if "quarantine" in key

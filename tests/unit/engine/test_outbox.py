@@ -42,13 +42,16 @@ class MemorySink:
         self.tables.setdefault(table.name, {}).update(keyed(table, rows))
         return Written(len(rows), 0)
 
-    def delete_range(self, table: schema.Table, line: str, start_ms: int, end_ms: int) -> None:
+    def rewrite(
+        self, table: schema.Table, line: str, start_ms: int, end_ms: int, rows: pa.Table
+    ) -> Written:
         kept = {
             key: row
             for key, row in self.tables.get(table.name, {}).items()
             if not (row["line_name"] == line and start_ms <= row["ms"] < end_ms)  # type: ignore[operator]
         }
         self.tables[table.name] = kept
+        return self.write(table, rows)
 
 
 def keyed(table: schema.Table, rows: pa.Table) -> Rows:
@@ -172,9 +175,26 @@ def test_an_entry_that_is_refused_is_set_aside_and_the_rest_goes_on(home: Home) 
     assert set(sink.tables) == {name for name in standing(engine) if name != "states"}
     sink.before = lambda _table, _rows: None
     hours = engine.ledger.hours(LINE)
-    assert outbox.rebuild(LINE, hours) == len(hours) * len(list(schema.measured()))
+    again = outbox.rebuild(LINE, hours)
+    assert len(again) == len(hours) * len(list(schema.measured()))
+    assert outbox.rejected(LINE) == []
+    assert set(outbox.of(again).values()) == {None}
     run(engine, sink)
     assert same(sink, engine)
+    assert outbox.of(again) == {}
+
+
+def test_a_rebuild_stands_for_what_was_pending_of_its_tables_alone(home: Home) -> None:
+    engine = engine_at(home.root, line_records(2, 60), sinks=True)
+    take_all(engine, [10_000])
+    outbox = outbox_of(engine)
+    before = outbox.pending(LINE, 1_000)
+    (one,) = outbox.rebuild(LINE, [HOUR], ["states"])
+    rest = [e.id for e in before if (e.table, e.hour) != ("states", HOUR)]
+    assert [entry.id for entry in outbox.pending(LINE, 1_000)] == [*rest, one]
+    assert len(rest) < len(before)
+    count = len(rest) + 1
+    assert (outbox.is_longer(LINE, count - 1), outbox.is_longer(LINE, count)) == (True, False)
 
 
 def test_a_refusal_ends_the_failures_before_it(home: Home) -> None:

@@ -73,7 +73,7 @@ def settle_all(engine: Engine) -> None:
         hours = sorted({*engine.unsettled_hours(LINE), *engine.dirty_hours(LINE)})
         if not hours:
             return
-        report = engine.settle(LINE, hours[0], run_id="settle")
+        report = engine.rerun(LINE, hours[0], run_id="settle", kind="settle")
         assert not report.defects
     pytest.fail("settling never ends")
 
@@ -111,7 +111,7 @@ def live(home: Home, records: Sequence[Record], noise: random.Random) -> tuple[E
                 break
         if noise.random() < 0.2:
             for hour in engine.unsettled_hours(LINE)[:1]:
-                assert not engine.settle(LINE, hour, run_id=f"early{at}").defects
+                assert not engine.rerun(LINE, hour, run_id=f"early{at}", kind="settle").defects
     now[0] = SETTLED_MS
     while engine.run_batch(LINE, run_id="last", row_cap=1_000):
         pass

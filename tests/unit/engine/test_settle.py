@@ -46,7 +46,7 @@ def take(engine: Engine, records: list[Record], *, rows: int = 20) -> None:
 
 
 def settle(engine: Engine, hour: int = HOUR, run_id: str = "settle") -> SettleReport:
-    return engine.settle(LINE, hour, run_id=run_id)
+    return engine.rerun(LINE, hour, run_id=run_id, kind="settle")
 
 
 def reasons(report: SettleReport) -> set[tuple[str, str]]:
@@ -131,7 +131,7 @@ def test_rows_under_assigned_settings_that_are_others_say_so(home: Home) -> None
     other = engine_of(home, threshold=1_000_000.0)
     assert other.outdated_hours(LINE) == [HOUR]
     assert settle(other).equal  # the hour keeps its own
-    report = other.settle(LINE, HOUR, run_id="new", settings="current")
+    report = other.rerun(LINE, HOUR, run_id="new", settings="current", kind="settle")
     assert {reason for _, reason in reasons(report)} == {"settings changed"}
     assert {"signal_anomalies", "line_summary"} <= {found.table for found in report.differences}
     assert other.outdated_hours(LINE) == []

@@ -86,13 +86,13 @@ def test_hours_are_computed_in_order_under_the_current_settings(
     filled: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
-    real = Engine.recompute
+    real = Engine.rerun
 
     def rerun(engine: Engine, line: str, hour: int, **options: Any) -> SettleReport:
         asked.append((line, hour, options["settings"], options["kind"]))
         return real(engine, line, hour, **options)
 
-    monkeypatch.setattr(Engine, "recompute", rerun)
+    monkeypatch.setattr(Engine, "rerun", rerun)
     assert backfill(filled, ["signals"], filled.hour - 3, filled.hour).success
     assert asked == [
         ("press_1", hour, "current", "backfill") for hour in range(filled.hour - 3, filled.hour + 1)
@@ -102,14 +102,14 @@ def test_hours_are_computed_in_order_under_the_current_settings(
 def test_what_was_committed_before_a_failure_is_told(
     filled: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = Engine.recompute
+    real = Engine.rerun
 
     def rerun(engine: Engine, line: str, hour: int, **options: Any) -> SettleReport:
         if hour == filled.hour - 1:
             raise ValueError("poison")
         return real(engine, line, hour, **options)
 
-    monkeypatch.setattr(Engine, "recompute", rerun)
+    monkeypatch.setattr(Engine, "rerun", rerun)
     result = backfill(filled, ["signals"], filled.hour - 3, filled.hour)
     assert not result.success
     assert [hour for _, hour, _ in told(result)] == [
@@ -125,9 +125,12 @@ def test_the_database_on_demand_fails_where_it_is_behind(site: Site) -> None:
         def due(self, line: str) -> bool:
             return bool(line)
 
-        def drain(self, line: str, deadline_s: float) -> DrainReport:
+        def behind(self, line: str) -> bool:
+            return not line
+
+        def drain(self, line: str, deadline_s: float, *, wait_s: float = 0.0) -> DrainReport:
             assert line == "press_1"
-            assert deadline_s > 0
+            assert deadline_s > wait_s
             return reports.pop(0)
 
     site.delivery = lambda _: Given()

@@ -192,13 +192,13 @@ def test_a_rerun_does_the_dirty_hour_with_the_settings_it_had(
     hour = site.hour - 2
     monkeypatch.setattr(Engine, "dirty_hours", lambda _, __: [hour])
     asked = []
-    real = Engine.recompute
+    real = Engine.rerun
 
     def rerun(engine: Engine, line: str, hour: int, **options: Any) -> SettleReport:
         asked.append((line, hour, options["settings"], options["kind"]))
         return real(engine, line, hour, **options)
 
-    monkeypatch.setattr(Engine, "recompute", rerun)
+    monkeypatch.setattr(Engine, "rerun", rerun)
     tags = {HOUR_TAG: partition_key(hour)} if tagged else {}
     result = run(site, "rerun_press_1", **tags)
     assert asked == [("press_1", hour, "keep", "rerun")]
@@ -218,12 +218,17 @@ class FakeDelivery:
 
     reports: list[DrainReport]
     deadlines: list[float] = field(default_factory=list)
+    far: bool = False
 
     def due(self, line: str) -> bool:
         return bool(self.reports) and line == "press_1"
 
-    def drain(self, line: str, deadline_s: float) -> DrainReport:
+    def behind(self, line: str) -> bool:
+        return self.due(line) and self.far
+
+    def drain(self, line: str, deadline_s: float, *, wait_s: float = 0.0) -> DrainReport:
         assert line == "press_1"
+        assert wait_s < deadline_s
         self.deadlines.append(deadline_s)
         return self.reports.pop(0)
 
@@ -262,6 +267,23 @@ def test_the_sensor_feeds_a_database_that_is_behind_while_nothing_is_new(site: S
     (again,) = site.tick().run_requests
     assert request.job_name == again.job_name == "live_press_1"
     assert request.run_key != again.run_key
+
+
+def test_a_long_backlog_has_a_run_of_its_own_beside_the_live_ones(site: Site) -> None:
+    delivery = FakeDelivery([DrainReport(points=9, entries=2)], far=True)
+    site.delivery = lambda _: delivery
+    (idle,) = site.tick().run_requests or ()
+    assert idle.job_name == "catch_up_press_1"
+    site.write("press_1")
+    site.now_ms += 5_000
+    live, behind = site.tick().run_requests or ()
+    assert (live.job_name, behind.job_name) == ("live_press_1", "catch_up_press_1")
+    assert behind.run_key != idle.run_key
+    result = run(site, "catch_up_press_1")
+    assert materialized(result) == [("influxdb", None)]
+    assert delivery.deadlines[0] > 60
+    site.now_ms += 5_000
+    assert [r.job_name for r in site.tick().run_requests or ()] == ["live_press_1"]
 
 
 def test_late_data_makes_its_hour_dirty_and_the_sensor_has_it_computed_again(site: Site) -> None:

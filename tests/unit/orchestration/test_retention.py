@@ -62,7 +62,7 @@ def test_open_unsettled_and_dirty_hours_are_worked_on(site: Site) -> None:
     assert unsettled_partitions(installation, site.names) == working
     site.now_ms += 2 * MS_PER_HOUR
     assert unsettled_partitions(installation, site.names) == working
-    engine.recompute("press_1", hour, run_id="settle", settings="keep", kind="settle")
+    engine.rerun("press_1", hour, run_id="settle", settings="keep", kind="settle")
     assert unsettled_partitions(installation, site.names) == set()
     engine.close()
 

@@ -210,7 +210,7 @@ def test_an_hour_that_fails_holds_up_no_other(
     site: Site, monkeypatch: pytest.MonkeyPatch, error: type[StorageError], succeeds: list[bool]
 ) -> None:
     fill(site)
-    first, real = site.hour - 2, Engine.recompute
+    first, real = site.hour - 2, Engine.rerun
 
     def recompute(engine: Engine, line: str, hour: int, **options: Any) -> object:
         if hour != first:
@@ -221,7 +221,7 @@ def test_an_hour_that_fails_holds_up_no_other(
             else StorageError("the segment is gone")
         )
 
-    monkeypatch.setattr(Engine, "recompute", recompute)
+    monkeypatch.setattr(Engine, "rerun", recompute)
     result = run(site)
     assert [result.success] == succeeds
     assert [hour for hour, _, _ in parity(result)] == [partition_key(site.hour - 1)]

@@ -29,10 +29,13 @@ class MemorySink:
         self.journal.append(f"write {table.name} {rows.num_rows}")
         return Written(rows.num_rows - 1, 1)
 
-    def delete_range(self, table: schema.Table, line: str, start_ms: int, end_ms: int) -> None:
+    def rewrite(
+        self, table: schema.Table, line: str, start_ms: int, end_ms: int, rows: pa.Table
+    ) -> Written:
         self.before()
         assert (start_ms, end_ms) == (HOUR * clock.MS_PER_HOUR, (HOUR + 1) * clock.MS_PER_HOUR)
         self.journal.append(f"delete {table.name} of {line}")
+        return self.write(table, rows)
 
 
 def rows(count: int = 2, sensor: str = "temp") -> pa.Table:
@@ -48,8 +51,8 @@ def test_entries_are_done_in_order_and_neighbouring_upserts_together() -> None:
     outbox.add("signals", HOUR, "upsert", rows())
     outbox.add("signals", HOUR, "upsert", rows(3))
     outbox.add("signals", HOUR, "rewrite", rows(4))
-    outbox.add("signal_anomalies", HOUR, "upsert", make_rows(schema.SIGNAL_ANOMALIES, 5))
     outbox.add("signals", HOUR, "upsert", rows(6))
+    outbox.add("valve_anomalies", HOUR, "upsert", make_rows(schema.VALVE_ANOMALIES, 5))
     report = run(outbox, MemorySink(outbox.journal))
     assert outbox.journal == [
         "write signals 5",
@@ -58,13 +61,33 @@ def test_entries_are_done_in_order_and_neighbouring_upserts_together() -> None:
         "delete signals of line1",
         "write signals 4",
         "done 2",
-        "write signal_anomalies 5",
-        "done 3",
         "write signals 6",
+        "done 3",
+        "write valve_anomalies 5",
         "done 4",
     ]
     assert (report.points, report.dropped, report.entries, report.remaining) == (16, 4, 5, 0)
     assert report.error is None
+
+
+def test_a_backlog_of_small_batches_fills_requests_table_by_table() -> None:
+    outbox = MemoryOutbox()
+    for _ in range(3):
+        outbox.add("valve_anomalies", HOUR, "upsert", make_rows(schema.VALVE_ANOMALIES, 4))
+        outbox.add("signals", HOUR, "upsert", rows(2))
+    outbox.add("signals", HOUR, "rewrite", rows(1))
+    outbox.add("valve_anomalies", HOUR, "upsert", make_rows(schema.VALVE_ANOMALIES, 1))
+    run(outbox, MemorySink(outbox.journal))
+    assert outbox.journal == [
+        "write signals 6",
+        "done 1 3 5",
+        "begin 6",
+        "delete signals of line1",
+        "write signals 1",
+        "done 6",
+        "write valve_anomalies 13",
+        "done 0 2 4 7",
+    ]
 
 
 def test_upserts_are_joined_up_to_one_request() -> None:

@@ -1,0 +1,85 @@
+"""Which topic filters a session has at the broker: a session outlives the lines that it was for.
+
+A broker names nobody the subscriptions of a session and keeps them while the client is away, so
+that a line that left the plant file meanwhile would be sent for ever. They are remembered here:
+noted before they are asked for, and forgotten once the broker has confirmed that they are gone,
+so that what is remembered is never less than what the broker has.
+"""
+
+import contextlib
+import json
+import logging
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from iiot_platform.core.names import path_segment
+
+logger = logging.getLogger(__name__)
+
+
+def subscriptions_file(folder: Path, source: str) -> Path:
+    """Where the subscriptions of a source are remembered, below the capture folder."""
+    return folder / f"subscriptions-{path_segment(source)}.json"
+
+
+class Subscriptions:
+    """The filters of one session; used by one thread.
+
+    A file that can not be read or written costs no message: at worst a line that left the plant
+    file stays subscribed, and what comes of it is counted as unmatched.
+
+    Args:
+        path: the file that remembers them; None: they are forgotten with this object.
+        session: names the session; what the file says of another one is void.
+    """
+
+    def __init__(self, path: Path | None, session: str) -> None:
+        self._path = path
+        self._session = session
+        self._filters = self._read()
+
+    @property
+    def filters(self) -> frozenset[str]:
+        """What the broker may have for the session."""
+        return self._filters
+
+    def add(self, filters: Iterable[str]) -> None:
+        """These are about to be subscribed."""
+        self._keep(self._filters.union(filters))
+
+    def discard(self, filters: Iterable[str]) -> None:
+        """The broker has confirmed that these are gone."""
+        self._keep(self._filters.difference(filters))
+
+    def clear(self) -> None:
+        """The broker knows nothing of an earlier session."""
+        self._keep(frozenset())
+
+    def _read(self) -> frozenset[str]:
+        if self._path is None:
+            return frozenset()
+        try:
+            kept = json.loads(self._path.read_text(encoding="utf-8"))
+            return frozenset(map(str, kept["filters"] if kept["session"] == self._session else ()))
+        except (OSError, ValueError, KeyError, TypeError):
+            return frozenset()  # the first start, or a file that somebody has spoilt
+
+    def _keep(self, filters: frozenset[str]) -> None:
+        if filters == self._filters:
+            return
+        self._filters = filters
+        if self._path is None:
+            return
+        temporary = self._path.with_name(f"{self._path.name}.tmp")
+        text = json.dumps({"session": self._session, "filters": sorted(filters)}, indent=1)
+        try:
+            with temporary.open("w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(self._path)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            logger.warning("%s: can not be written: %s", self._path, error.strerror or error)

@@ -1,0 +1,54 @@
+from pathlib import Path
+
+import pytest
+
+from buffer_service.sources.mqtt_routing import Routing
+from buffer_service.sources.mqtt_subscriptions import Subscriptions, subscriptions_file
+
+SESSION = "iiot-buffer@127.0.0.1:1883"
+
+
+def kept(path: Path, session: str = SESSION) -> set[str]:
+    return set(Subscriptions(path, session).filters)
+
+
+def test_filters_are_remembered_over_a_restart_for_their_session(tmp_path: Path) -> None:
+    path = subscriptions_file(tmp_path, "a/b c")
+    first = Subscriptions(path, SESSION)
+    assert first.filters == frozenset()
+    first.add(["line1/#", "line2/#"])
+    assert path.parent == tmp_path
+    assert kept(path) == {"line1/#", "line2/#"}
+    first.discard(["line2/#"])
+    assert kept(path) == {"line1/#"}
+    assert kept(path, "another@127.0.0.1:1883") == set()
+    first.clear()
+    assert kept(path) == set()
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"filters": ["a"]}', '{"session": 1}', "\0"])
+def test_a_spoilt_file_is_as_good_as_none(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "subscriptions.json"
+    path.write_text(text)
+    subscriptions = Subscriptions(path, SESSION)
+    assert subscriptions.filters == frozenset()
+    subscriptions.add(["line1/#"])
+    assert kept(path) == {"line1/#"}
+
+
+def test_a_folder_that_takes_nothing_costs_the_memory_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    subscriptions = Subscriptions(tmp_path / "gone" / "subscriptions.json", SESSION)
+    subscriptions.add(["line1/#"])
+    assert subscriptions.filters == {"line1/#"}
+    assert "can not be written" in caplog.text
+
+
+def test_routing_tells_what_changes() -> None:
+    one = Routing({"a/": "a", "b/": "b"}, ["a/#", "b/#"])
+    assert one[b"a/m/d"] == ("a/m/d", "a")
+    assert one[b"c/m/d"] == ("c/m/d", None)
+    assert one.same_as(Routing({"b/": "b", "a/": "a"}, ["a/#", "b/#"]))
+    assert not one.same_as(Routing({"a/": "a", "b/": "c"}, ["a/#", "b/#"]))
+    assert not one.same_as(Routing({"a/": "a", "b/": "b"}, ["$share/g/a/#", "$share/g/b/#"]))

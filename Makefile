@@ -2,11 +2,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
-<<<<<<< HEAD
-.PHONY: help demo test check audit sbom fmt bench dashboards lock clean runtime dev servers
-=======
-.PHONY: help demo test check fmt faults fuzz bench dashboards lock clean runtime dev servers
->>>>>>> main
+.PHONY: help demo test check audit sbom fmt faults fuzz bench dashboards lock clean runtime dev servers
 
 VENV ?= .venv
 SECONDS ?=

@@ -90,7 +90,7 @@ def _told(
     """Serve metrics meanwhile; where that can not be, capturing goes on all the same."""
     with ExitStack() as stack:
         if settings is not None:
-            watches = [BrokerWatch(s) for s in plant.captured_sources if isinstance(s, MqttSource)]
+            watches = [BrokerWatch(s) for s in plant.sources if isinstance(s, MqttSource)]
             try:
                 server = MetricsServer(
                     settings,

@@ -49,12 +49,6 @@ class CaptureService:
         self._steps = steps
         self._wake = threading.Event()
         self._stopping = threading.Event()
-<<<<<<< HEAD
-        captured = plant.captured_sources
-        windows = [s.receive_maximum for s in captured if isinstance(s, MqttSource)]
-        away = away_since(home.capture)
-=======
->>>>>>> main
         self._log = CaptureLog(
             home,
             tail_length=_tail_length(plant),
@@ -70,20 +64,10 @@ class CaptureService:
         self._upkeep = Upkeep(
             home, plant.buffer, bytes_wanted=lambda: self._disk.wanted, steps=steps
         )
-<<<<<<< HEAD
-        loop = EventLoopThread()
-        self._sources: list[Source] = [
-            _mqtt_receiver(plant, source, self._wake)
-            if isinstance(source, MqttSource)
-            else _opcua_receiver(home, plant, source, loop, self._wake, away.get(source.name))
-            for source in captured
-        ]
-=======
         self._roster = Roster(home, plant, self._wake)
         self._changed: Plant | None = None
->>>>>>> main
         self._statistics = Statistics(
-            self._log.next_offsets, plant.line_names, [source.name for source in captured]
+            self._log.next_offsets, plant.line_names, [source.name for source in plant.sources]
         )
         self._statistics.missing_files = self._log.missing_files
         self._statistics.rebuilt = self._log.rebuilt

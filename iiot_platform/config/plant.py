@@ -347,11 +347,6 @@ class Plant(Parameters):
         wanted = self.line(name).source
         return next((s for s in self.sources if s.name == wanted), self.sources[0])
 
-    @property
-    def captured_sources(self) -> tuple[Source, ...]:
-        """The sources that bring a line; another may be there for alerts alone."""
-        return tuple(source for source in self.sources if self.lines_of(source.name))
-
     def lines_of(self, source: str) -> tuple[Line, ...]:
         """The lines that a source brings."""
         return tuple(line for line in self.lines if self.source_of(line.name).name == source)

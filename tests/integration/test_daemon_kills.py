@@ -51,7 +51,7 @@ from tests.servers.worker_kills import (
 KILLS = int(os.environ.get("IIOT_TEST_KILLS", "8"))
 SEED = int(os.environ.get("IIOT_TEST_SEED", "7"))
 LINES = ("press_1", "press_2")
-MESSAGES = 240 + 20 * KILLS
+MESSAGES = 320 + 20 * KILLS
 LOOK_S = 0.02
 FAULTS_TIMEOUT_S = 240.0 + 15.0 * KILLS
 QUIET_TIMEOUT_S = 300.0

@@ -94,9 +94,10 @@ class Feed:
                 continue
             self._due[line] = time.monotonic() + self._noise.uniform(0, _PAUSE_S)
             if self._engine.ledger.watermark(line) == self._written[line]:
-                self._write(line, self._noise.randint(3, _MOST))
-                left = len(self.records[line]) - self._written[line]
-                assert left > KEPT_BACK, "the log is too short for all that happens"
+                spare = len(self.records[line]) - self._written[line] - KEPT_BACK
+                assert spare > 0, "the log is too short for all that happens"
+                # a busy machine takes more batches for all that happens
+                self._write(line, self._noise.randint(3, _MOST) if spare > _SCARCE else 1)
 
     def rest(self, *, but: int = 0) -> None:
         """Writes everything that is left, apart from some."""

@@ -2,7 +2,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
-.PHONY: help demo test check fmt faults fuzz bench dashboards lock clean runtime dev servers
+.PHONY: help demo test check audit sbom fmt faults fuzz bench dashboards lock clean runtime dev servers
 
 VENV ?= .venv
 SECONDS ?=
@@ -28,6 +28,17 @@ check: dev  ## formatting, lint, types and the directions between packages
 	@ruff check --quiet .
 	@mypy
 	@lint-imports --no-logo
+	@$(if $(AUDIT),tools/audit)
+
+audit: dev  ## look for known vulnerabilities of the dependencies (also: make check AUDIT=1)
+	@tools/audit
+
+sbom: dev  ## write bill of materials (CycloneDX) and licences of what is shipped into build/
+	@mkdir -p build
+	@cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible --of JSON \
+	    -o build/sbom.cdx.json requirements.lock
+	@python -m tools.licences > build/licences.csv
+	@echo "build/sbom.cdx.json build/licences.csv"
 
 fmt: dev  ## format, and mend what the linter can mend
 	@ruff format .

@@ -46,9 +46,8 @@ def code_server(address: str) -> None:
 
     with grpc.insecure_channel(address) as channel:
         try:
-            answer = HealthStub(channel).Check(
-                HealthCheckRequest(service=_SERVICE), timeout=TIMEOUT_S
-            )
+            stub: Any = HealthStub(channel)  # generated, without types
+            answer = stub.Check(HealthCheckRequest(service=_SERVICE), timeout=TIMEOUT_S)
         except grpc.RpcError as error:
             raise UnwellError(f"no answer: {error.code().name}") from error
     if answer.status != 1:

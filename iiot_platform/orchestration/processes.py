@@ -10,9 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from dagster._core.errors import DagsterUserCodeUnreachableError
-from dagster._grpc.client import DagsterGrpcClient
-
 from iiot_platform.config.settings import Settings
 from iiot_platform.core.paths import Home
 from iiot_platform.orchestration.instance import LOCATION, instance_environ, write_workspace
@@ -147,6 +144,10 @@ def log_path(home: Home, command: Command) -> Path:
 
 def code_server_ready(port: int) -> bool:
     """True once the code server answers; it has loaded the definitions, or knows why not."""
+    # who only starts a process is spared the import of Dagster
+    from dagster._core.errors import DagsterUserCodeUnreachableError  # noqa: PLC0415
+    from dagster._grpc.client import DagsterGrpcClient  # noqa: PLC0415
+
     try:
         return bool(DagsterGrpcClient(host=HOST, port=port).ping("ready"))
     except DagsterUserCodeUnreachableError:

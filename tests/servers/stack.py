@@ -55,6 +55,13 @@ def image() -> dict[str, Any]:
     return {"environ": environ, "entrypoint": entry, "command": command}
 
 
+def known_variables() -> set[str]:
+    """Every name that our programs ask the environment for, with the file variant of secrets."""
+    text = (ROOT / "iiot_platform" / "config" / "settings.py").read_text(encoding="utf-8")
+    names = set(re.findall(r'"((?:IIOT|INFLUX|DAGSTER|GRAFANA)_[A-Z_]+)"', text))
+    return names | {f"{name}_FILE" for name in names}
+
+
 @dataclass
 class Stack:
     """Processes of one project.

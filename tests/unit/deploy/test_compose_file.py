@@ -11,7 +11,7 @@ import yaml
 
 from iiot_platform.cli.app import COMMANDS
 from iiot_platform.config.plant_file import load_plant
-from tests.servers.stack import DEPLOY, ROOT, compose_file, image
+from tests.servers.stack import DEPLOY, compose_file, image, known_variables
 
 COMPOSE = compose_file()
 SERVICES: dict[str, Any] = COMPOSE["services"]
@@ -22,16 +22,8 @@ WRITABLE = {"grafana"}
 MADE = {"./plant"}
 """What `deploy/up` makes, beside secrets/."""
 OWN_SETTINGS = {"NUMBA_CACHE_DIR", "PYTHONUNBUFFERED", "PATH"}
-PLATFORM = "iiot_platform"
 
 each_service = pytest.mark.parametrize("name", SERVICES)
-
-
-def known_variables() -> set[str]:
-    """Every name that our programs ask the environment for, with the file variant of secrets."""
-    text = (ROOT / PLATFORM / "config" / "settings.py").read_text(encoding="utf-8")
-    names = set(re.findall(r'"((?:IIOT|INFLUX|DAGSTER|GRAFANA)_[A-Z_]+)"', text))
-    return names | {f"{name}_FILE" for name in names}
 
 
 def test_it_is_what_the_specification_allows() -> None:

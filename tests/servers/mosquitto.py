@@ -152,7 +152,10 @@ class MosquittoServer:
 
 
 class ShippedMosquitto(MosquittoServer):
-    """A broker with the configuration that is shipped; only port, folder and users are ours."""
+    """A broker with the configuration that is shipped; only port, folder and users are ours.
+
+    It has no encrypted listener and no access rules here.
+    """
 
     def _configuration(self) -> Iterator[str]:
         passwords = self.folder / "passwords"
@@ -162,11 +165,15 @@ class ShippedMosquitto(MosquittoServer):
         for shipped, here in (
             ("listener 1883", f"listener {self.port} {self.host}\nuser {getpass.getuser()}"),
             ("/mosquitto/data/", f"{self.folder}/"),
-            ("password_file /mosquitto/config/passwords", f"password_file {passwords}"),
+            ("password_file /run/secrets/mqtt_passwords", f"password_file {passwords}"),
+            ("acl_file /mosquitto/config/acl", ""),
         ):
             if shipped not in text:
                 raise RuntimeError(f"{SHIPPED} does not say '{shipped}'")
             text = text.replace(shipped, here)
+        # the encrypted listener and the rights are looked at by the test of the whole stack
+        encrypted = text[text.index("listener 8883") : text.index("# users of both")]
+        text = text.replace(encrypted, "")
         yield from text.splitlines()
         yield from self.lines
 

@@ -2,10 +2,11 @@
 
 import threading
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from buffer_service.sources.event_loop import EventLoopThread
 from buffer_service.sources.mqtt import MqttReceiver
+from buffer_service.sources.mqtt_routing import SHARED
 from buffer_service.sources.mqtt_subscriptions import subscriptions_file
 from buffer_service.status import away_since
 from iiot_platform.config.opcua_source import OpcUaSource
@@ -15,8 +16,6 @@ from iiot_platform.core.paths import Home
 
 if TYPE_CHECKING:
     from buffer_service.delivery import Source
-
-SHARED: Final = "$share/"
 
 
 class Roster:

@@ -171,7 +171,8 @@ class CaptureService:
         # What they have handed over is durable, and acknowledged to them, before others come.
         if self._roster.release(plant) and not self._commit():
             return False
-        self._log.tail_length = _tail_length(plant)
+        # A wider window's messages may come again under a narrower one.
+        self._log.tail_length = max(self._log.tail_length, _tail_length(plant))
         self._statistics.adopt(
             self._log.next_offsets, plant.line_names, [source.name for source in plant.sources]
         )

@@ -13,7 +13,7 @@ from buffer_service.sources.buffered_client import Message
 from buffer_service.sources.inbox import Inbox
 from buffer_service.sources.link_state import LinkState
 from buffer_service.sources.mqtt_connection import STEADY_S, Connection, Wanted
-from buffer_service.sources.mqtt_routing import Routing
+from buffer_service.sources.mqtt_routing import Routing, prefix_of
 from buffer_service.sources.mqtt_subscriptions import Subscriptions
 from iiot_platform.config.plant import MqttSource
 from iiot_platform.core.capture_log import GAP_TOPIC, Record
@@ -61,9 +61,12 @@ class MqttReceiver:
     ) -> None:
         self._settings = settings
         self._name = settings.name
-        self._routing = Routing(streams, filters)
         self._session = f"{settings.client_id}@{settings.host}:{settings.port}"
         self._subscriptions = Subscriptions(subscriptions, self._session)
+        remembered = self._subscriptions.filters.items()
+        self._routing = Routing(
+            streams, filters, {prefix_of(each): stream for each, stream in remembered if stream}
+        )
         self._inbox = Inbox(pressure_at=settings.receive_maximum // 2, on_pressure=on_pressure)
         self._connection: Connection | None = None
         self._generation = 0
@@ -132,8 +135,8 @@ class MqttReceiver:
             connection.acknowledge(packet_ids)
 
     def take(self, streams: Mapping[str, str], filters: Sequence[str]) -> None:
-        """Bring these lines from now on; the broker keeps what it holds for the others."""
-        routing = Routing(streams, filters)
+        """Bring these lines from now on, and what the broker still holds of the others."""
+        routing = self._routing.successor(streams, filters)
         if routing.same_as(self._routing):
             return
         self._routing = routing
@@ -219,7 +222,7 @@ class MqttReceiver:
         }
         payload = json.dumps(gap).encode()
         token = (self._generation, _NO_ACKNOWLEDGEMENT)
-        for stream in sorted({stream for _, stream in self._routing.prefixes}):
+        for stream in sorted(set(self._routing.streams.values())):
             self._qos0_taken += 1
             record = Record(self._name, f"{GAP_TOPIC}{self._name}", payload, now_us())
             self._inbox.put(Delivery(stream, record, token))
@@ -235,12 +238,12 @@ class MqttReceiver:
         self._link.failed(reason, self._backoff.attempts)
 
     def _wanted(self) -> Wanted:
-        filters = self._routing.filters
-        stale = sorted(self._subscriptions.filters.difference(filters))
+        filters = self._routing.subscriptions()
+        stale = sorted(self._subscriptions.filters.keys() - filters)
         if stale:
             logger.info("%s: leaving %s", self._where, ", ".join(stale))
         self._subscriptions.add(filters)
-        return Wanted(filters, stale)
+        return Wanted(tuple(filters), stale)
 
     def _unsubscribed(self, filters: Sequence[str]) -> None:
         # One that came back meanwhile is still wanted.

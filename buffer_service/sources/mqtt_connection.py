@@ -23,6 +23,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from buffer_service.sources import mqtt_failures
 from buffer_service.sources.buffered_client import BufferedClient, BufferedSocket, Message
+from buffer_service.sources.mqtt_routing import SHARED
 from iiot_platform.config.plant import MqttSource
 from iiot_platform.config.tls import client_context
 
@@ -35,6 +36,7 @@ _POLL_S: Final = 1.0
 _READ_BURST: Final = 256
 _READ_WRITE: Final = selectors.EVENT_READ | selectors.EVENT_WRITE
 _SEND_RETAINED_ONCE: Final = 1
+_SEND_NO_RETAINED: Final = 2
 
 
 class Wanted(NamedTuple):
@@ -237,10 +239,9 @@ class Connection:
 
     def _subscribe(self) -> None:
         wanted = self._wanted()
-        options = SubscribeOptions(qos=1, retainHandling=_SEND_RETAINED_ONCE)
         # New ones first: where a wider filter makes room for narrower ones, nothing slips between.
         if wanted.filters:
-            _, number = self._client.subscribe([(each, options) for each in wanted.filters])
+            _, number = self._client.subscribe([(each, _options(each)) for each in wanted.filters])
             if number is not None:
                 self._asked[number] = wanted.filters
         if wanted.stale:
@@ -304,3 +305,11 @@ class Connection:
     ) -> None:
         asked = zip(self._asked.pop(number, ()), codes, strict=False)
         self._on_unsubscribed([topic_filter for topic_filter, code in asked if not code.is_failure])
+
+
+def _options(topic_filter: str) -> SubscribeOptions:
+    """Retained messages come once; to a shared subscription never, where each member had them."""
+    shared = topic_filter.startswith(SHARED)
+    return SubscribeOptions(
+        qos=1, retainHandling=_SEND_NO_RETAINED if shared else _SEND_RETAINED_ONCE
+    )

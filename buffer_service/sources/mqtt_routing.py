@@ -4,6 +4,14 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 _LIMIT: Final = 100_000
+SHARED: Final = "$share/"
+
+
+def prefix_of(topic_filter: str) -> str:
+    """What the topics start with that a filter `[$share/<group>/]<prefix>#` brings."""
+    if topic_filter.startswith(SHARED):
+        topic_filter = topic_filter.removeprefix(SHARED).partition("/")[2]
+    return topic_filter.removesuffix("#")
 
 
 class Routing(dict[bytes, tuple[str, str | None]]):
@@ -14,16 +22,33 @@ class Routing(dict[bytes, tuple[str, str | None]]):
     Args:
         streams: topic prefix to stream.
         filters: topic filters to subscribe.
+        retired: topic prefix to stream of lines that have left: what the broker still holds of
+            them is theirs, unless another line takes it.
     """
 
-    def __init__(self, streams: Mapping[str, str], filters: Sequence[str]) -> None:
+    def __init__(
+        self,
+        streams: Mapping[str, str],
+        filters: Sequence[str],
+        retired: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__()
-        self.prefixes = sorted(streams.items(), key=lambda item: (-len(item[0]), item))
+        self.streams = dict(streams)
+        self.retired = dict(retired or {})
         self.filters = tuple(filters)
+        self._prefixes = (*_longest_first(streams), *_longest_first(self.retired))
+
+    def successor(self, streams: Mapping[str, str], filters: Sequence[str]) -> "Routing":
+        """The routing of another plant; lines that leave with it are retired."""
+        return Routing(streams, filters, self.retired | self.streams)
+
+    def subscriptions(self) -> dict[str, str]:
+        """The filters with the stream that each brings; empty where it is none alone."""
+        return {each: self.streams.get(prefix_of(each), "") for each in self.filters}
 
     def same_as(self, other: "Routing") -> bool:
-        """True where both say the same of every topic, and ask for the same."""
-        return self.prefixes == other.prefixes and self.filters == other.filters
+        """True where both bring the same lines under the same filters."""
+        return self.streams == other.streams and self.filters == other.filters
 
     def __missing__(self, topic_bytes: bytes) -> tuple[str, str | None]:
         """The longest prefix counts.
@@ -35,8 +60,12 @@ class Routing(dict[bytes, tuple[str, str | None]]):
         except UnicodeDecodeError:
             return repr(topic_bytes), None  # brokers refuse it: nothing that a line could name
         level = f"{topic}/"
-        stream = next((s for prefix, s in self.prefixes if level.startswith(prefix)), None)
+        stream = next((s for prefix, s in self._prefixes if level.startswith(prefix)), None)
         if len(self) >= _LIMIT:
             self.clear()
         self[topic_bytes] = topic, stream
         return topic, stream
+
+
+def _longest_first(streams: Mapping[str, str]) -> list[tuple[str, str]]:
+    return sorted(streams.items(), key=lambda item: -len(item[0]))

@@ -1,4 +1,4 @@
-"""Which topic filters a session has at the broker: a session outlives the lines that it was for.
+"""What a session has subscribed at the broker, and for which lines: it outlives them.
 
 A broker names nobody the subscriptions of a session and keeps them while the client is away, so
 that a line that left the plant file meanwhile would be sent for ever. They are remembered here:
@@ -10,7 +10,7 @@ import contextlib
 import json
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from iiot_platform.core.names import path_segment
@@ -24,10 +24,10 @@ def subscriptions_file(folder: Path, source: str) -> Path:
 
 
 class Subscriptions:
-    """The filters of one session; used by one thread.
+    """The topic filters of one session, each with its stream; used by one thread.
 
-    A file that can not be read or written costs no message: at worst a line that left the plant
-    file stays subscribed, and what comes of it is counted as unmatched.
+    A file that can not be read or written costs no message of a line of the plant: at worst a line
+    that left it stays subscribed, and what comes of it is counted as unmatched.
 
     Args:
         path: the file that remembers them; None: they are forgotten with this object.
@@ -40,39 +40,41 @@ class Subscriptions:
         self._filters = self._read()
 
     @property
-    def filters(self) -> frozenset[str]:
+    def filters(self) -> Mapping[str, str]:
         """What the broker may have for the session."""
         return self._filters
 
-    def add(self, filters: Iterable[str]) -> None:
+    def add(self, filters: Mapping[str, str]) -> None:
         """These are about to be subscribed."""
-        self._keep(self._filters.union(filters))
+        self._keep({**self._filters, **filters})
 
     def discard(self, filters: Iterable[str]) -> None:
         """The broker has confirmed that these are gone."""
-        self._keep(self._filters.difference(filters))
+        gone = set(filters)
+        self._keep({each: stream for each, stream in self._filters.items() if each not in gone})
 
     def clear(self) -> None:
         """The broker knows nothing of an earlier session."""
-        self._keep(frozenset())
+        self._keep({})
 
-    def _read(self) -> frozenset[str]:
+    def _read(self) -> dict[str, str]:
         if self._path is None:
-            return frozenset()
+            return {}
         try:
             kept = json.loads(self._path.read_text(encoding="utf-8"))
-            return frozenset(map(str, kept["filters"] if kept["session"] == self._session else ()))
-        except (OSError, ValueError, KeyError, TypeError):
-            return frozenset()  # the first start, or a file that somebody has spoilt
+            filters = kept["filters"] if kept["session"] == self._session else {}
+            return {str(each): str(stream) for each, stream in filters.items()}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return {}  # the first start, or a file that somebody has spoilt
 
-    def _keep(self, filters: frozenset[str]) -> None:
+    def _keep(self, filters: dict[str, str]) -> None:
         if filters == self._filters:
             return
         self._filters = filters
         if self._path is None:
             return
         temporary = self._path.with_name(f"{self._path.name}.tmp")
-        text = json.dumps({"session": self._session, "filters": sorted(filters)}, indent=1)
+        text = json.dumps({"session": self._session, "filters": filters}, indent=1)
         try:
             with temporary.open("w", encoding="utf-8") as file:
                 file.write(text)

@@ -75,10 +75,17 @@ def alert_queries(settings: AlertSettings) -> Iterator[AlertQuery]:
             yield from _newest("level_shift", table, SHIFT, table.title, settings)
     for name, column in _COUNTED.items():
         yield from _silent(schema.TABLES[name], column, settings)
-    yield from _of_line("late_data", schema.LINE_SUMMARY, 'mean("lateness_mean_s")', (), settings)
-    yield from _of_line("quarantine_rate", schema.LINE_SUMMARY, "", (), settings)
-    gap = (f"\"reason\" = '{schema.GAP}'",)
-    yield from _of_line("capture_gap", schema.DATA_QUALITY, 'sum("count")', gap, settings)
+    summary, quality = schema.LINE_SUMMARY, schema.DATA_QUALITY
+    late = f"mean({_name(summary, 'lateness_mean_s')})"
+    yield from _of_line("late_data", summary, late, (), settings)
+    yield from _of_line("quarantine_rate", summary, "", (), settings)
+    gap = (f"{_name(quality, 'reason')} = '{schema.GAP}'",)
+    yield from _of_line("capture_gap", quality, f"sum({_name(quality, 'count')})", gap, settings)
+
+
+def _name(table: Table, column: str) -> str:
+    """A declared column's name, quoted."""
+    return f'"{table.column(column).name}"'
 
 
 def _newest(
@@ -136,7 +143,10 @@ def _of_line(
             variant.settings,
             table,
             _select(
-                value or f'sum("quarantined") / {minutes:g}', table, (*where, *variant.where), tags
+                value or f"sum({_name(schema.LINE_SUMMARY, 'quarantined')}) / {minutes:g}",
+                table,
+                (*where, *variant.where),
+                tags,
             ),
             tags,
             window,
@@ -153,7 +163,8 @@ def _select(
     value: str, table: Table, where: tuple[str, ...], by: tuple[str, ...], *, fill: bool = False
 ) -> str:
     groups = ", ".join(one if one.startswith("time(") else f'"{one}"' for one in by)
-    conditions = " AND ".join((*where, "$timeFilter"))
+    stands = f"{_name(table, table.mark)} != '{schema.DELETED}'"
+    conditions = " AND ".join((*where, "$timeFilter", stands))
     text = f'SELECT {value} AS "value" FROM "{table.measurement}" WHERE {conditions}'
     return f"{text} GROUP BY {groups}" + (" fill(0)" if fill else "")
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+import logging
 from collections.abc import Callable
 from typing import Final
 
@@ -35,6 +36,8 @@ class WebhookPoster:
     def __init__(self, settings: Webhook, *, clock: Callable[[], int] = now_ms) -> None:
         self._settings = settings
         self._clock = clock
+        # at DEBUG it writes the path of every request, and ours may hold a secret
+        logging.getLogger("urllib3.connectionpool").setLevel(logging.INFO)
         self._pool = urllib3.PoolManager(
             num_pools=1,
             retries=False,

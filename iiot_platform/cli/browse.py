@@ -78,10 +78,10 @@ def mqtt(
     from iiot_platform.cli.mqtt_listener import heard  # noqa: PLC0415 - paho is slow to import
 
     parts = urlsplit(url if "://" in url else f"mqtt://{url}")
-    if parts.scheme != "mqtt" or not parts.hostname:
-        raise ConfigError(f"'{url}' should be a URL like mqtt://host:{_MQTT_PORT}")
     if parts.password is not None:
         raise ConfigError("a password in a URL is seen by others; use --password-env NAME")
+    if parts.scheme != "mqtt" or not parts.hostname:
+        raise ConfigError(f"'{url}' should be a URL like mqtt://host:{_MQTT_PORT}")
     environ: Any = context.obj or os.environ
     password = None if password_env is None else environ.get(password_env)
     port = parts.port or _MQTT_PORT

@@ -21,6 +21,7 @@ from iiot_platform.core import schema
 from iiot_platform.core.clock import from_ms, now_ms, partition_key
 from iiot_platform.core.errors import ConfigError, SinkError
 from iiot_platform.engine.engine import Engine
+from iiot_platform.engine.happenings import mark_told
 from iiot_platform.engine.outbox import LedgerOutbox
 from iiot_platform.orchestration.delivery import InfluxDelivery
 from iiot_platform.sinks.influxdb import InfluxSink
@@ -100,7 +101,7 @@ def _behind(context: typer.Context) -> Iterator[_Behind]:
     plant = load_plant(installed.plant_path, context.obj)
     with closing(Engine(installed.home, plant, sinks=True)) as engine:
         outbox = LedgerOutbox(engine.ledger, engine.store)
-        delivery = InfluxDelivery(engine.ledger, outbox, installed.influx)
+        delivery = InfluxDelivery(engine.ledger, engine.store, outbox, installed.influx)
         yield _Behind(plant, installed.influx, outbox, delivery, engine)
 
 
@@ -219,6 +220,8 @@ def rebuild(
             task = shown.add_task(escape(name), total=len(hours))
             done = Rebuilt(name)
             results.append(done)
+            if start is None and hours:
+                mark_told(behind.engine.ledger, name, 0)
             for hour in hours:
                 _rebuild_hour(behind, done, hour, tables, of=len(hours))
                 shown.update(task, advance=1)

@@ -434,6 +434,23 @@ ACTIVITY = Table(
     "What each series did in each 10 s: whole numbers, so that sums are exact; feeds the summary.",
     "Activity",
 )
+SETTINGS_CHANGED: Final = "settings_changed"
+EVENTS: Final = Table(
+    "events",
+    "Events",
+    (
+        _time("where it begins in event time"),
+        LINE,
+        _tag("kind", "settings_changed, rerun, backfill, settle or gap"),
+        _text("text", "what happened"),
+        _text("hour", "the hour's partition in Dagster"),
+        _int("until_ms", "where it ends in event time", "Unix ms"),
+        *PROVENANCE,
+    ),
+    "What happened to a line's hours. Provenance: in InfluxDB alone, and no part of any result.",
+    "Events",
+)
+"""No table of `TABLES`: it is told from the ledger, and nothing is computed from it."""
 
 TABLES: Final[dict[str, Table]] = {
     table.name: table

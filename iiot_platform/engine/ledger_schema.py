@@ -150,6 +150,13 @@ SINKS: Final = sa.Table(
     sa.Column("message", _TEXT, nullable=False),
     comment="Why the database could not be written lately, and when to try again.",
 )
+TOLD: Final = sa.Table(
+    "told",
+    METADATA,
+    sa.Column("line", _TEXT, primary_key=True),
+    sa.Column("batch", _INT, nullable=False),
+    comment="The last batch of which the database was told what happened.",
+)
 LEASES: Final = sa.Table(
     "leases",
     METADATA,

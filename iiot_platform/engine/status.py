@@ -31,8 +31,8 @@ class BufferState:
         storage_error: why it can not store, else empty.
         sources: per source its state and the reason for it.
         redeliveries_dropped: messages that the broker sent again and that were there already.
-        warnings: what a person should look after: the disk, damaged or missing segments, raw
-            records that should go and stay.
+        warnings: what a person should look after: a broken plant file, the disk, damaged or
+            missing segments, raw records that should go and stay.
     """
 
     running: bool = False
@@ -250,8 +250,11 @@ def _buffer(reported: Mapping[str, Any], now: int) -> BufferState:
 def _warnings(reported: Mapping[str, Any]) -> tuple[str, ...]:
     disk, upkeep = reported.get("disk", {}), reported.get("upkeep", {})
     missing, damaged = reported.get("missing_files", []), upkeep.get("damaged", [])
-    rebuilt = reported.get("rebuilt", "")
+    rebuilt, plant = reported.get("rebuilt", ""), reported.get("plant_problem", "")
     found = [
+        f"the plant file is broken, the buffer goes on with the one before: {plant}"
+        if plant
+        else "",
         # where it is full, that is why nothing is stored, and said so already
         disk.get("message", "") if disk.get("level") == "low" else "",
         f"{len(missing)} segments are missing, the first is {missing[0]}" if missing else "",

@@ -1,16 +1,21 @@
 """InfluxDB as the database that is brought up to date from the ledger's outbox."""
 
+import logging
 import time
 import uuid
 from collections.abc import Callable
 from typing import Final
 
 from iiot_platform.config.settings import InfluxSettings
+from iiot_platform.core import schema
 from iiot_platform.core.clock import now_ms
+from iiot_platform.core.errors import PlatformError
 from iiot_platform.engine.engine import Engine
+from iiot_platform.engine.happenings import mark_told, untold
 from iiot_platform.engine.lease import claim, release
 from iiot_platform.engine.ledger import Ledger
 from iiot_platform.engine.outbox import LedgerOutbox
+from iiot_platform.engine.table_store import TableStore
 from iiot_platform.orchestration.installation import Delivery
 from iiot_platform.sinks.drain import DrainReport, drain
 from iiot_platform.sinks.influxdb import InfluxSink
@@ -20,6 +25,7 @@ _LONGEST_REQUEST_S: Final = 60.0
 _SLICE_S: Final = 15.0
 """How often a long drain renews its lease: a process that dies holds up the next one no longer."""
 _LOOK_S: Final = 0.1
+_log = logging.getLogger(__name__)
 BEHIND: Final = 100
 """Entries that live runs hand over by the way; a longer backlog is a run's own work."""
 
@@ -27,8 +33,11 @@ BEHIND: Final = 100
 class InfluxDelivery:
     """Hands the outbox of one ledger over to one InfluxDB."""
 
-    def __init__(self, ledger: Ledger, outbox: LedgerOutbox, settings: InfluxSettings) -> None:
+    def __init__(
+        self, ledger: Ledger, store: TableStore, outbox: LedgerOutbox, settings: InfluxSettings
+    ) -> None:
         self._ledger = ledger
+        self._store = store
         self._outbox = outbox
         self._settings = settings
 
@@ -63,6 +72,8 @@ class InfluxDelivery:
                         report.add(drain(self._outbox, sink, line, deadline_s=slice_s))
                         over = time.monotonic() - begun >= deadline_s
                         if over or report.error is not None or not report.remaining:
+                            if report.error is None:
+                                self._tell(sink, line)
                             return report
                     elif time.monotonic() - begun >= wait_s:
                         report.remaining = self._outbox.backlog(line)
@@ -72,9 +83,19 @@ class InfluxDelivery:
             finally:
                 release(self._ledger, name, holder)
 
+    def _tell(self, sink: InfluxSink, line: str) -> None:
+        """Adds what happened for charts to show; what fails is told by the next drain."""
+        try:
+            found = untold(self._ledger, self._store, line)
+            if found is not None:
+                sink.write(schema.EVENTS, found.rows)
+                mark_told(self._ledger, line, found.batch)
+        except PlatformError as error:
+            _log.warning("line '%s': what happened is not told yet: %s", line, error)
+
 
 def influx_delivery(settings: InfluxSettings) -> Callable[[Engine], Delivery]:
     """Makes the delivery to one InfluxDB from an engine."""
     return lambda engine: InfluxDelivery(
-        engine.ledger, LedgerOutbox(engine.ledger, engine.store), settings
+        engine.ledger, engine.store, LedgerOutbox(engine.ledger, engine.store), settings
     )

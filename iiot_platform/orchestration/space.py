@@ -114,12 +114,12 @@ def _reclaim(connection: Connection, worth_bytes: int) -> None:
         return
     if _pragma(connection, "auto_vacuum") == _INCREMENTAL:
         page = _pragma(connection, "page_size")
-        chunks = int(found.free - _SLACK_SHARE * found.used) // page // _CHUNK_PAGES
+        pages = int(found.free - _SLACK_SHARE * found.used) // page
         driver: Any = connection.connection.driver_connection
-        for _ in range(chunks):
+        for given in range(0, pages, _CHUNK_PAGES):
             began = time.monotonic()
             # a page goes with every step, and `execute` makes only one
-            driver.executescript(f"PRAGMA incremental_vacuum({_CHUNK_PAGES})")
+            driver.executescript(f"PRAGMA incremental_vacuum({min(_CHUNK_PAGES, pages - given)})")
             time.sleep(min(_PAUSE_S, time.monotonic() - began))  # lets others write
     elif found.used <= _VACUUM_BYTES:
         connection.exec_driver_sql(f"PRAGMA auto_vacuum={_INCREMENTAL}")

@@ -99,13 +99,13 @@ def test_a_session_takes_up_the_lines_that_changed_while_it_slept(tmp_path: Path
         with CaptureService(Home(tmp_path), plant(server.port, ["line1", "line3"])) as service:
             until(connected(service))
             until(lambda: subscribed(tmp_path) == {"line1/#", "line3/#"})
-            until(lambda: source(service)["unmatched"] == 50)
             publish(server, "line2/m/a", numbers(50, 60))
             publish(server, "line3/m/a", numbers(0, 10))
             publish(server, "line1/m/a", numbers(500, 510))
             until(lambda: captured(service, "line1") == 510 and captured(service, "line3") == 10)
-            assert source(service)["unmatched"] == 50
+            assert source(service)["unmatched"] == 0
     assert payloads(tmp_path, "line1") == numbers(0, 510)
+    assert payloads(tmp_path, "line2") == numbers(0, 50)
     assert payloads(tmp_path, "line3") == numbers(0, 10)
 
 
@@ -125,8 +125,10 @@ def test_a_source_whose_settings_change_loses_nothing(tmp_path: Path) -> None:
             publisher.stdin.close()
             service.follow(plant(server.port, ["line1"], receive_maximum=window))
             assert publisher.wait(20) == 0
-        until(lambda: captured(service, "line1") == len(sent))
-    assert payloads(tmp_path, "line1") == sent
+        until(lambda: captured(service, "line1") >= len(sent))
+    found = payloads(tmp_path, "line1")
+    assert len(found) == len(sent)
+    assert found == sent
 
 
 def test_a_source_that_comes_later_is_captured(

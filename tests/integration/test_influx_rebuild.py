@@ -313,3 +313,38 @@ def test_a_rebuild_without_a_server_says_what_is_left(
     code, said = site.call(capsys, "sink", "rebuild", "--table", "readings")
     assert code == 2
     assert "those that do: signals" in said
+
+
+def test_what_happened_to_hours_is_told_beside_the_rows(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_segments(site.home, LINE, line_records(1, 150, spread_ms=3 * HOUR_MS), rows=100)
+    assert site.call(capsys, "batch")[0] == 0
+    query = f'SELECT * FROM "{schema.EVENTS.measurement}" WHERE "run_id" != \'{schema.DELETED}\''
+    with site.engine() as engine:
+        site.deliver(engine)
+    assert site.server.query(query) == []
+
+    site.plant(max_lateness_s=3_600)
+    last = f"{clock.from_ms(hour_start_ms(HOUR + 2)):%Y-%m-%dT%H:%MZ}"
+    span = ("--all", "--from", last, "--settings", "current")
+    code, done = site.call(capsys, "rerun", *span)
+    assert code == 0
+    with site.engine() as engine:
+        site.deliver(engine)
+        site.deliver(engine)  # nothing is told twice
+        versions = [engine.ledger.assignment(LINE, HOUR + i) for i in (1, 2)]
+    told = {row["kind"]: row for row in site.server.query(query)}
+    assert set(told) == {schema.SETTINGS_CHANGED, "backfill"}
+    changed, again = told[schema.SETTINGS_CHANGED], told["backfill"]
+    assert changed["time"] == again["time"] == hour_start_ms(HOUR + 2)
+    assert again["until_ms"] == hour_start_ms(HOUR + 3)
+    assert changed["hour"] == clock.partition_key(HOUR + 2)
+    assert changed["run_id"] == done["run_id"]
+    assert all(one is not None and one.version[:8] in changed["text"] for one in versions)
+
+    site.plant()
+    assert site.call(capsys, "rerun", *span)[0] == 0
+    with site.engine() as engine:
+        site.deliver(engine)
+    assert {row["kind"] for row in site.server.query(query)} == {"backfill"}, "it is so no longer"

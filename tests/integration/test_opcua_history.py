@@ -52,7 +52,7 @@ def records(home: Path) -> list[Record]:
     return sealed_records(Home(home), LINE)
 
 
-def told(home: Path) -> list[dict[str, Any]]:
+def said_of(home: Path) -> list[dict[str, Any]]:
     return [json.loads(r.payload) for r in records(home) if r.topic == "$gap/plc"]
 
 
@@ -91,7 +91,7 @@ def test_what_a_gap_lacks_comes_from_history_and_the_hours_are_complete(
             proxy.mend()
             until(lambda: count("connects") == 2, "connected again")
             server.tell(f"burst 401 501 1 {start_ms}")
-            until(lambda: any("filled" in one for one in told(tmp_path)), "filled")
+            until(lambda: any("filled" in one for one in said_of(tmp_path)), "filled")
             until(lambda: captured() == 4 + 4 * 500 + 2, "everything")
             batches(engine, "live")
             kept = count("from_history")
@@ -112,7 +112,7 @@ def test_what_a_gap_lacks_comes_from_history_and_the_hours_are_complete(
     )
     assert set(times.values()) == {1}
     assert sum(r.retain for r in log) == kept == 4 * 299  # the last one was still shown
-    opened, closed = told(tmp_path)
+    opened, closed = said_of(tmp_path)
     assert (closed["filled"], closed["complete"]) == (kept, True)
     assert {**opened, "filled": kept, "complete": True} == closed
 
@@ -146,7 +146,7 @@ def test_the_time_that_the_buffer_was_away_is_filled(tmp_path: Path, history: st
             until(lambda: statistics()["lines"][LINE]["captured"] == 4, "first values")
         server.tell("burst 1 11 10")
         with capturing(tmp_path, given) as statistics:
-            until(lambda: len(told(tmp_path)) == 1 + (history == "fill"), "the gap")
+            until(lambda: len(said_of(tmp_path)) == 1 + (history == "fill"), "the gap")
             until(lambda: statistics()["lines"][LINE]["captured"] >= 9, "the values of now")
     numbers = {json.loads(r.payload).get("StateValue") for r in records(tmp_path)}
     assert numbers >= (set(range(1, 11)) if history == "fill" else {10})
@@ -160,7 +160,7 @@ def test_the_first_start_brings_the_history_that_is_asked_for(tmp_path: Path) ->
         with capturing(tmp_path, given) as statistics:
             until(lambda: statistics()["sources"]["plc"]["from_history"] == 4 * 99, "history")
             until(lambda: statistics()["lines"][LINE]["captured"] == 4 * 100, "all of it")
-    assert told(tmp_path) == []
+    assert said_of(tmp_path) == []
 
 
 def test_a_server_without_history_leaves_the_gap_open(tmp_path: Path) -> None:
@@ -171,4 +171,4 @@ def test_a_server_without_history_leaves_the_gap_open(tmp_path: Path) -> None:
             until(lambda: statistics()["sources"]["plc"]["gaps"] == 1, "the gap")
             server.tell("burst 1 11 10")
             until(lambda: statistics()["lines"][LINE]["captured"] == 9 + 40, "live values")
-    assert ["filled" in one for one in told(tmp_path)] == [False]
+    assert ["filled" in one for one in said_of(tmp_path)] == [False]

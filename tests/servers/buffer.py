@@ -47,7 +47,8 @@ def plant(port: int, lines: list[str], **source: object) -> Plant:
 def main(arguments: list[str]) -> int:
     home, port, lines, *at = arguments
     steps = KillAt(at[0], int(at[1])) if at else KillAt("", 0)
-    return serve(Home(Path(home)), plant(int(port), lines.split(",")), steps=steps)
+    source = json.loads(os.environ.get("SOURCE_SETTINGS", "{}"))
+    return serve(Home(Path(home)), plant(int(port), lines.split(","), **source), steps=steps)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from grafana_foundation_sdk.models import dashboard as models
 
 from iiot_platform.config.settings import Settings
 from iiot_platform.core import schema
-from tools.dashboards.influxql import DATASOURCE, Source
+from tools.dashboards.influxql import DATASOURCE, InfluxQuery, Source
 
 _TAG: Final = "iiot"
 
@@ -29,7 +29,7 @@ def board(uid: str, title: str, description: str) -> builders.Dashboard:
         .description(description)
         .tags([_TAG])
         .readonly()
-        .timezone("browser")
+        .timezone("")  # the user's, else that of the server's date_formats: the plant's
         .time("now-1h", "now")
         .refresh("5s")
         .tooltip(models.DashboardCursorSync.CROSSHAIR)
@@ -93,6 +93,52 @@ def with_variables(
                 .current(models.VariableOption(selected=True, text=["All"], value=["$__all"]))
             )
         made = made.with_variable(query)
+    return made
+
+
+_HAPPENED: Final = {
+    "Settings": (schema.SETTINGS_CHANGED, "yellow"),
+    "Computed again": ("rerun|backfill", "blue"),
+    "Gaps": (schema.GAP, "orange"),
+}
+"""What is marked in charts, by its name: kinds of events, and a colour."""
+EVENTS: Final = Source(schema.EVENTS, {schema.LINE.name: "line"})
+
+
+def with_events(made: builders.Dashboard) -> builders.Dashboard:
+    """A dashboard whose charts show where settings changed, hours were rerun, data is missing.
+
+    Needs the variable `line`.
+    """
+    name = EVENTS.name
+    for title, (kinds, color) in _HAPPENED.items():
+        query = EVENTS.select(
+            {
+                "text": name("text"),
+                "tags": name("hour"),
+                "until": name("until_ms"),
+            },
+            where=[f"{name('kind')} =~ /^({kinds})$/"],
+            every=None,
+        )
+        made = made.annotation(
+            builders.AnnotationQuery()
+            .name(title)
+            .datasource(DATASOURCE)
+            .enable(True)  # noqa: FBT003  # the SDK's signature
+            .icon_color(color)
+            .target(
+                InfluxQuery(
+                    query,
+                    ref_id="Anno",
+                    annotation={
+                        "textColumn": "text",
+                        "tagsColumn": "tags",
+                        "timeEndColumn": "until",
+                    },
+                )
+            )
+        )
     return made
 
 

@@ -37,7 +37,7 @@ def electrical() -> builders.Dashboard:
     """The dashboard of one machine's electrical devices, rows for each."""
     made = boards.board("electrical", "Electrical", schema.ELECTRICAL_CYCLES.description)
     made = (
-        boards.with_variables(made, READINGS, many=["device_name"])
+        boards.with_events(boards.with_variables(made, READINGS, many=["device_name"]))
         .link(boards.asset_link(schema.ELECTRICAL_CYCLES))
         .link(boards.asset_link(schema.ELECTRICAL_READINGS))
         .with_row(boards.row("$machine / $device: cycles", "device"))

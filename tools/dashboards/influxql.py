@@ -83,6 +83,11 @@ class Source:
             raise ValueError(f"'{column}' of table '{self.table.name}' is {role}, not in InfluxDB")
         return f'"{column}"'
 
+    @property
+    def stands(self) -> str:
+        """The condition for rows that are not marked as deleted."""
+        return f"{self.name(self.table.mark)} != '{schema.DELETED}'"
+
     def select(
         self,
         expressions: Mapping[str, str],
@@ -104,7 +109,7 @@ class Source:
             newest: only the newest rows, at most this many, the newest first.
         """
         columns = ", ".join(f'{text} AS "{shown}"' for shown, text in expressions.items())
-        conditions = " AND ".join([*self._chosen(without), *where, "$timeFilter"])
+        conditions = " AND ".join([*self._chosen(without), *where, "$timeFilter", self.stands])
         groups = [*([f"time({every})"] if every else []), *(self.name(tag) for tag in by)]
         text = f'SELECT {columns} FROM "{self.table.measurement}" WHERE {conditions}'
         if groups:

@@ -250,6 +250,34 @@ def listed(title: str, query: str) -> table.Panel:
     return made.override_by_name(RUN, properties({"links": [run_link("${__value.raw}")]}))
 
 
+def happened(source: Source) -> table.Panel:
+    """The newest events of the chosen lines, with links to the run and to the hour's partition."""
+    name = source.name
+    query = source.select(
+        {
+            "line": name(schema.LINE.name),
+            "kind": name("kind"),
+            "what": name("text"),
+            "hour": name("hour"),
+            RUN: name("run_id"),
+            "settings": name("config_version"),
+        },
+        every=None,
+        newest=_NEWEST_ANOMALIES,
+    )
+    partition = {
+        "title": "Open the hour's partition in Dagster",
+        "url": "${dagster_url:raw}/assets/${__data.fields.line:percentencode}/"
+        f"{schema.READINGS.name}?view=partitions&partition=${{__value.raw:percentencode}}",
+        "targetBlank": True,
+    }
+    return (
+        listed("Settings, reruns and gaps: the newest events", query)
+        .description(schema.EVENTS.description)
+        .override_by_name("hour", properties({"links": [partition]}))
+    )
+
+
 def run_link(run: str) -> dict[str, object]:
     """A link to a run in Dagster; `run` is where Grafana finds its id."""
     return {

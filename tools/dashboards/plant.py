@@ -2,10 +2,16 @@
 
 from typing import Final
 
-from grafana_foundation_sdk.builders import common, statetimeline, table, timeseries
+from grafana_foundation_sdk.builders import common, gauge, stat, statetimeline, table, timeseries
 from grafana_foundation_sdk.builders import dashboard as builders
 from grafana_foundation_sdk.models import dashboard as models
-from grafana_foundation_sdk.models.common import LegendDisplayMode, LegendPlacement, VisibilityMode
+from grafana_foundation_sdk.models.common import (
+    BigValueGraphMode,
+    BigValueTextMode,
+    LegendDisplayMode,
+    LegendPlacement,
+    VisibilityMode,
+)
 
 from iiot_platform.core import schema
 from iiot_platform.core.clock import MS_PER_S
@@ -31,6 +37,7 @@ def plant() -> builders.Dashboard:
     """The dashboard of all lines."""
     made = boards.board("plant", "Plant overview", schema.LINE_SUMMARY.description)
     made = boards.with_variables(made, SUMMARY, many=[_LINE])
+    made = boards.with_events(made)
     name = SUMMARY.name
 
     def panel(title: str, column: str, how: str) -> timeseries.Panel:
@@ -43,7 +50,9 @@ def plant() -> builders.Dashboard:
         ).interval("10s")
 
     return (
-        made.with_panel(_lines_table().height(8).span(FULL))
+        made.with_panel(_freshness().height(6).span(HALF))
+        .with_panel(_lag().height(6).span(HALF))
+        .with_panel(_lines_table().height(8).span(FULL))
         .with_panel(
             panels.share(panel("Running share", "running_share", "mean")).height(8).span(HALF)
         )
@@ -61,6 +70,55 @@ def plant() -> builders.Dashboard:
         .with_panel(
             panels.bars(panel("Messages set aside", "quarantined", "sum")).height(7).span(THIRD)
         )
+        .with_panel(panels.happened(boards.EVENTS).height(8).span(FULL))
+    )
+
+
+def _freshness() -> stat.Panel:
+    """How long ago the newest interval of each line began, one value each."""
+    query = SUMMARY.select(
+        {"readings": f"last({SUMMARY.name('readings')})"}, every=None, by=[_LINE]
+    )
+    return (
+        stat.Panel()
+        .title("Freshness: newest interval of each line")
+        .description("How long ago the newest interval of 10 s began.")
+        .datasource(DATASOURCE)
+        .with_target(InfluxQuery(query, result_format="table"))
+        .unit("dateTimeFromNow")
+        .text_mode(BigValueTextMode.VALUE_AND_NAME)
+        .graph_mode(BigValueGraphMode.NONE)
+        .reduce_options(
+            common.ReduceDataOptions()
+            .values(True)  # noqa: FBT003  # the SDK's signature
+            .calcs(["lastNotNull"])
+            .fields("/^Time$/")
+        )
+    )
+
+
+def _lag() -> gauge.Panel:
+    """The largest lateness in the newest interval of each line."""
+    query = SUMMARY.select(
+        {"lateness": f"last({SUMMARY.name('lateness_max_s')})"}, every=None, by=[_LINE]
+    )
+    steps = [
+        models.Threshold(None, "green"),
+        models.Threshold(10.0, "yellow"),
+        models.Threshold(60.0, "red"),
+    ]
+    return (
+        gauge.Panel()
+        .title("Lag: largest lateness in the newest interval")
+        .description(SUMMARY.table.column("lateness_max_s").description.capitalize())
+        .datasource(DATASOURCE)
+        .with_target(InfluxQuery(query, alias=f"$tag_{_LINE}"))
+        .unit("s")
+        .min(0)
+        .max(120)
+        .thresholds(builders.ThresholdsConfig().steps(steps))
+        .color_scheme(builders.FieldColor().mode(models.FieldColorModeId.THRESHOLDS))
+        .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
     )
 
 
@@ -98,6 +156,7 @@ def _lines_table() -> table.Panel:
 def line() -> builders.Dashboard:
     """The dashboard of one line, a row for each of its machines."""
     made = boards.board("line", "Line", "States, signals and anomalies of one line.")
+    made = boards.with_events(made)
     made = (
         boards.with_variables(
             made,
@@ -163,6 +222,7 @@ def line() -> builders.Dashboard:
         )
         .with_row(boards.row("Signals: rows and runs"))
         .with_panel(panels.anomalies(SIGNALS, Tested("value")).height(9).span(FULL))
+        .with_panel(panels.happened(boards.EVENTS).height(8).span(FULL))
     )
 
 

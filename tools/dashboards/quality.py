@@ -3,13 +3,15 @@
 from typing import Final
 
 from grafana_foundation_sdk.builders import dashboard as builders
+from grafana_foundation_sdk.models.common import VisibilityMode
 
 from iiot_platform.core import schema
 from tools.dashboards import boards, panels
-from tools.dashboards.influxql import Source
-from tools.dashboards.panels import HALF, THIRD
+from tools.dashboards.influxql import InfluxQuery, Source
+from tools.dashboards.panels import FULL, HALF, THIRD
 from tools.dashboards.plant import SUMMARY
 
+CYCLES: Final = Source(schema.ELECTRICAL_CYCLES, {"line_name": "line"})
 QUALITY: Final = Source(schema.DATA_QUALITY, {"line_name": "line", "reason": "reason"})
 _LINE: Final = schema.LINE.name
 
@@ -21,6 +23,7 @@ def quality() -> builders.Dashboard:
     # lines from their summary: a line without trouble has no row of data quality
     made = boards.with_variables(made, SUMMARY, many=[_LINE])
     made = boards.with_variables(made, QUALITY, many=["reason"], skip=[_LINE])
+    made = boards.with_events(made)
     counts = {"count": f"sum({QUALITY.name('count')})"}
     run = {panels.RUN: f"last({QUALITY.name('run_id')})", "count": QUALITY.name("count")}
     run["settings"] = QUALITY.name("config_version")
@@ -52,6 +55,36 @@ def quality() -> builders.Dashboard:
             .height(8)
             .span(THIRD)
         )
+    for title, reason in (("Gaps", schema.GAP), ("Late rows", schema.LATE)):
+        query = QUALITY.select(
+            counts,
+            where=[f"{QUALITY.name('reason')} = '{reason}'"],
+            by=[_LINE],
+            without=["reason"],
+        )
+        made = made.with_panel(
+            panels.bars(
+                panels.lines(title, found.column("count").description.capitalize()).with_target(
+                    InfluxQuery(query, alias=f"$tag_{_LINE}")
+                )
+            )
+            .interval("10s")
+            .height(8)
+            .span(THIRD)
+        )
+    made = made.with_panel(
+        panels.plotted(
+            "Coverage of machine cycles",
+            CYCLES,
+            {"coverage": f"min({CYCLES.name('coverage')})"},
+            by="device_name",
+            description=CYCLES.table.column("coverage").description.capitalize(),
+        )
+        .show_points(VisibilityMode.ALWAYS)
+        .unit("percentunit")
+        .height(8)
+        .span(THIRD)
+    )
     totals = QUALITY.select(counts, every=None, by=[_LINE, "reason"])
     newest = QUALITY.select(run, every=None, by=[_LINE, "reason"])
     asset = {
@@ -60,14 +93,18 @@ def quality() -> builders.Dashboard:
         "targetBlank": True,
     }
     link = panels.properties({"links": [asset]})
-    return made.with_panel(
-        panels.listed("Sum in the chosen time", totals)
-        .override_by_name(_LINE, link)
-        .height(9)
-        .span(HALF)
-    ).with_panel(
-        panels.listed("Newest interval of each reason and its run", newest)
-        .override_by_name(_LINE, link)
-        .height(9)
-        .span(HALF)
+    return (
+        made.with_panel(
+            panels.listed("Sum in the chosen time", totals)
+            .override_by_name(_LINE, link)
+            .height(9)
+            .span(HALF)
+        )
+        .with_panel(
+            panels.listed("Newest interval of each reason and its run", newest)
+            .override_by_name(_LINE, link)
+            .height(9)
+            .span(HALF)
+        )
+        .with_panel(panels.happened(boards.EVENTS).height(8).span(FULL))
     )

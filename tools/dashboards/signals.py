@@ -28,6 +28,7 @@ def signals() -> builders.Dashboard:
     """The dashboard of one machine's signals, a row each."""
     made = boards.board("signals", schema.SIGNALS.title, schema.SIGNAL_ANOMALIES.description)
     made = boards.with_variables(made, SIGNALS, many=["sensor_name"])
+    made = boards.with_events(made)
     return (
         made.link(boards.asset_link(schema.SIGNAL_ANOMALIES))
         .annotation(panels.shifts(SIGNALS))

@@ -19,7 +19,7 @@ VALVES: Final = Source(
         "operation_type": "operation",
     },
 )
-_TIME: Final = Tested("value", shown="time", unit="ms")
+_TIME: Final = Tested("value", shown="duration", unit="ms")
 
 
 def valves() -> builders.Dashboard:
@@ -27,6 +27,7 @@ def valves() -> builders.Dashboard:
     found = schema.VALVE_ANOMALIES
     made = boards.board("valves", found.title, found.description)
     made = boards.with_variables(made, VALVES, many=["sensor_name", "operation_type"])
+    made = boards.with_events(made)
     name = VALVES.name
     return (
         made.link(boards.asset_link(found))

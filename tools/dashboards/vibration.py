@@ -23,7 +23,7 @@ def vibration() -> builders.Dashboard:
     found = schema.VIBRATION_ANOMALIES
     made = boards.board("vibration", found.title, found.description)
     made = (
-        boards.with_variables(made, VIBRATION, many=["sensor_name"])
+        boards.with_events(boards.with_variables(made, VIBRATION, many=["sensor_name"]))
         .link(boards.asset_link(found))
         .annotation(panels.shifts(VIBRATION))
         .with_row(boards.row("$machine / $sensor", "sensor"))

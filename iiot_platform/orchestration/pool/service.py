@@ -109,7 +109,9 @@ class Service:
     def _step(self, timeout_s: float) -> None:
         """Handles what has come, and does what is due."""
         for key, _ in self._selector.select(timeout_s):
-            key.data()
+            # what was handled before may have closed it
+            if isinstance(key.fileobj, int) or key.fileobj.fileno() >= 0:
+                key.data()
         now = time.monotonic()
         self._look_after_crews(now)
         for _, member in names(self._crews):
@@ -271,9 +273,9 @@ class Service:
             crew.dismiss(member)
 
     def _close(self, member: Member) -> None:
-        with contextlib.suppress(KeyError):
+        if member.line.fileno() >= 0:
             self._selector.unregister(member.line)
-        member.line.close()
+            member.line.close()
 
     def _part(self, crew: Crew, member: Member) -> None:
         """A worker is gone once its line is closed and the nursery has said how it ended."""

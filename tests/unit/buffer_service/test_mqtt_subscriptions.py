@@ -15,8 +15,8 @@ def kept(path: Path, session: str = SESSION) -> set[str]:
 def test_filters_are_remembered_over_a_restart_for_their_session(tmp_path: Path) -> None:
     path = subscriptions_file(tmp_path, "a/b c")
     first = Subscriptions(path, SESSION)
-    assert first.filters == frozenset()
-    first.add(["line1/#", "line2/#"])
+    assert first.filters == {}
+    first.add({"line1/#": "line1", "line2/#": "line2"})
     assert path.parent == tmp_path
     assert kept(path) == {"line1/#", "line2/#"}
     first.discard(["line2/#"])
@@ -31,8 +31,8 @@ def test_a_spoilt_file_is_as_good_as_none(tmp_path: Path, text: str) -> None:
     path = tmp_path / "subscriptions.json"
     path.write_text(text)
     subscriptions = Subscriptions(path, SESSION)
-    assert subscriptions.filters == frozenset()
-    subscriptions.add(["line1/#"])
+    assert subscriptions.filters == {}
+    subscriptions.add({"line1/#": "line1"})
     assert kept(path) == {"line1/#"}
 
 
@@ -40,8 +40,8 @@ def test_a_folder_that_takes_nothing_costs_the_memory_alone(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     subscriptions = Subscriptions(tmp_path / "gone" / "subscriptions.json", SESSION)
-    subscriptions.add(["line1/#"])
-    assert subscriptions.filters == {"line1/#"}
+    subscriptions.add({"line1/#": "line1"})
+    assert subscriptions.filters == {"line1/#": "line1"}
     assert "can not be written" in caplog.text
 
 
@@ -49,6 +49,18 @@ def test_routing_tells_what_changes() -> None:
     one = Routing({"a/": "a", "b/": "b"}, ["a/#", "b/#"])
     assert one[b"a/m/d"] == ("a/m/d", "a")
     assert one[b"c/m/d"] == ("c/m/d", None)
+    assert one.subscriptions() == {"a/#": "a", "b/#": "b"}
     assert one.same_as(Routing({"b/": "b", "a/": "a"}, ["a/#", "b/#"]))
     assert not one.same_as(Routing({"a/": "a", "b/": "c"}, ["a/#", "b/#"]))
     assert not one.same_as(Routing({"a/": "a", "b/": "b"}, ["$share/g/a/#", "$share/g/b/#"]))
+
+
+def test_a_line_that_left_takes_what_no_other_line_does() -> None:
+    wide = Routing({"plant/": "all"}, ["$share/g/plant/#"])
+    assert wide.subscriptions() == {"$share/g/plant/#": "all"}
+    narrow = wide.successor({"plant/line1/": "line1"}, ["plant/line1/#"])
+    assert narrow[b"plant/line1/m/d"] == ("plant/line1/m/d", "line1")
+    assert narrow[b"plant/line2/m/d"] == ("plant/line2/m/d", "all")
+    again = narrow.successor({"plant/": "every"}, ["plant/#"])
+    assert again[b"plant/line1/m/d"] == ("plant/line1/m/d", "every")
+    assert again[b"elsewhere/m/d"] == ("elsewhere/m/d", None)

@@ -112,7 +112,7 @@ def test_a_state_that_has_changed_takes_the_hours_behind_it_along(
 def test_a_live_batch_that_wins_makes_it_begin_anew(
     environ: dict[str, str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, lost = Engine.recompute, [True, True]
+    real, lost = Engine.rerun, [True, True]
 
     def recompute(engine: Engine, line: str, hour: int, **options: Any) -> object:
         if lost:
@@ -120,7 +120,7 @@ def test_a_live_batch_that_wins_makes_it_begin_anew(
             raise CommitLostError(line, "the version", 1, 2)
         return real(engine, line, hour, **options)
 
-    monkeypatch.setattr(Engine, "recompute", recompute)
+    monkeypatch.setattr(Engine, "rerun", recompute)
     found = asked(environ, capsys, "rerun", "--line", LINE, "--from", at(HOURS[2]))
     assert found["lines"][0]["hours"] == 1
 

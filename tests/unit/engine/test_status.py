@@ -145,9 +145,11 @@ def test_what_a_person_should_look_after_is_told(home: Home) -> None:
         "upkeep": {"damaged": ["a: cut", "b: cut"], "retention": "stays", "error": "no room"},
         "missing_files": ["c"],
         "rebuilt": "3 records",
+        "plant_problem": "line 3: oh",
     }
     (home.capture / "status.json").write_text(json.dumps(report))
     assert read(home).buffer.warnings == (
+        "the plant file is broken, the buffer goes on with the one before: line 3: oh",
         "getting full",
         "1 segments are missing, the first is c",
         "2 segments were damaged and are set aside, the last is b: cut",

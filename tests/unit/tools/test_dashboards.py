@@ -43,7 +43,7 @@ def test_queries_run_on_every_version_of_influxdb(name: str) -> None:
     assert board["schemaVersion"] == 42
     queries = [*panel_queries(board), *(query for _, query in variable_queries(board))]
     assert len(queries) > 3
-    measurements = {table.measurement for table in schema.measured()}
+    measurements = {table.measurement for table in (*schema.measured(), schema.EVENTS)}
     for query in queries:
         assert query.text.count("$timeFilter") == 1, query.where
         sources = re.split(r" (?:WHERE|WITH) ", query.text.split(" FROM ")[1])[0]

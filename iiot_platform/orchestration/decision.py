@@ -98,22 +98,24 @@ class Evaluation:
     by: str = SENSOR
     claim_s: float = SENSOR_CLAIM_S
 
-    def decide(self, names: LineNames) -> tuple[RunRequest | None, str]:
-        """The run that a line needs now, or none, and what was seen.
+    def decide(self, names: LineNames) -> tuple[list[RunRequest], str]:
+        """The runs that a line needs now, and what was seen.
 
-        A dirty hour is computed beside the live batches, but only while these keep up: less is
-        waiting than one batch takes.
+        A dirty hour is computed beside the live batches, but only while these keep up: what is
+        waiting fits into the batch that is next. A line that always has something new would
+        never have it computed otherwise.
 
         Raises:
             PlatformError: the log or the ledger can not be read.
         """
         engine, line = self.installation.engine, names.line
         lo, head = engine.ledger.watermark(line), engine.log.head(line)
-        request, seen = self._live(names, lo, head, self._pace_ms())
-        if request is None and head - lo <= self.installation.plant.batches.row_cap:
+        live, seen = self._live(names, lo, head, self._pace_ms())
+        rerun = None
+        if head - lo <= self.installation.plant.batches.row_cap:
             rerun, about_dirty = self._rerun(names)
-            return rerun, f"{seen}, {about_dirty}" if about_dirty else seen
-        return request, seen
+            seen = f"{seen}, {about_dirty}" if about_dirty else seen
+        return [request for request in (live, rerun) if request is not None], seen
 
     def catch_up(self, names: LineNames) -> RunRequest | None:
         """The run that a line's database needs where it is far behind.

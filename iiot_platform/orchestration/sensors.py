@@ -68,7 +68,7 @@ def new_data_sensor(
         for reporter in reporters:
             line = reporter.names.line
             try:
-                request, about = evaluation.decide(reporter.names)
+                wanted, about = evaluation.decide(reporter.names)
                 behind = evaluation.catch_up(reporter.names)
                 events += told(evaluation, reporter)
                 about += unseen(installation, reporter)
@@ -77,7 +77,7 @@ def new_data_sensor(
                 seen.append(f"{line}: {error}")
                 continue
             seen.append(about)
-            requests += [one for one in (request, behind) if one is not None]
+            requests += wanted if behind is None else [*wanted, behind]
         return SensorResult(
             run_requests=requests,
             skip_reason=None if requests else "; ".join(seen),

@@ -176,6 +176,16 @@ def test_live_data_comes_before_dirty_hours(site: Site, monkeypatch: pytest.Monk
     assert "rerun_press_1" not in [request.job_name for request in requests(site)]
 
 
+def test_a_line_that_always_has_something_new_has_its_dirty_hours_computed(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dirty = site.hour - 2
+    monkeypatch.setattr(Engine, "dirty_hours", lambda _, line: [dirty] if line == "press_1" else [])
+    site.write("press_1")
+    jobs = [request.job_name for request in requests(site)]
+    assert jobs == ["live_press_1", "rerun_press_1"]
+
+
 def test_a_line_that_can_not_be_read_holds_up_no_other(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -40,7 +40,7 @@ from tests.servers.site import Site
 
 LINE: Final = "press_1"
 DAY_H: Final = 24
-KEPT_BYTES: Final = 20_000
+KEPT_BYTES: Final = 25_000
 SETTINGS: Final = BatchSettings(keep_runs_s=DAY_H * 3_600)
 _FIRST_DAY: Final = 2
 

@@ -1,6 +1,5 @@
 """Write the reference of the metrics: `python -m tools.metrics`; `--check` only compares."""
 
-import argparse
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -10,6 +9,7 @@ from iiot_platform.config.endpoint import BUFFER_PORT, LOOPBACK, PLATFORM_PORT
 from iiot_platform.metrics import buffer, platform
 from iiot_platform.metrics.families import SECONDS_BOUNDS
 from iiot_platform.metrics.metric import Metric
+from tools import generated
 
 FILE: Final = Path(__file__).resolve().parents[1] / "docs" / "metrics.md"
 _HEAD: Final = f"""\
@@ -77,17 +77,8 @@ def _section(title: str, found: Iterable[Metric]) -> Iterator[str]:
 
 
 def main() -> int:
-    """Write or check; 1 where a check finds the reference outdated."""
-    parser = argparse.ArgumentParser(prog="python -m tools.metrics", description=__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing")
-    text = rendered()
-    if parser.parse_args().check:
-        if FILE.exists() and FILE.read_text(encoding="utf-8") == text:
-            return 0
-        sys.stderr.write(f"{FILE.name} is outdated; run: python -m tools.metrics\n")
-        return 1
-    FILE.write_text(text, encoding="utf-8")
-    return 0
+    """Write or check; 1 where a check finds an outdated file."""
+    return generated.main("tools.metrics", __doc__, FILE.parent, FILE.name, {FILE.name: rendered()})
 
 
 if __name__ == "__main__":

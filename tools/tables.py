@@ -1,6 +1,5 @@
 """Write the reference of the tables: `python -m tools.tables`; `--check` only compares."""
 
-import argparse
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Final
 import pyarrow as pa
 
 from iiot_platform.core import schema
+from tools import generated
 
 FILE: Final = Path(__file__).resolve().parents[1] / "docs" / "tables.md"
 _HEAD: Final = """\
@@ -72,18 +72,8 @@ def _code(name: str | None) -> str:
 
 
 def main() -> int:
-    """Write or check; 1 where a check finds the reference outdated."""
-    parser = argparse.ArgumentParser(prog="python -m tools.tables", description=__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing")
-    text = rendered()
-    if parser.parse_args().check:
-        if FILE.exists() and FILE.read_text(encoding="utf-8") == text:
-            return 0
-        sys.stderr.write(f"{FILE.name} is outdated; run: python -m tools.tables\n")
-        return 1
-    FILE.parent.mkdir(exist_ok=True)
-    FILE.write_text(text, encoding="utf-8")
-    return 0
+    """Write or check; 1 where a check finds an outdated file."""
+    return generated.main("tools.tables", __doc__, FILE.parent, FILE.name, {FILE.name: rendered()})
 
 
 if __name__ == "__main__":

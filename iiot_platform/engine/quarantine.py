@@ -18,6 +18,7 @@ from iiot_platform.engine.backfill import Recomputed, backfill
 from iiot_platform.engine.decode import decode
 from iiot_platform.engine.engine import Engine
 from iiot_platform.engine.ledger import Ledger
+from iiot_platform.engine.log_reader import without
 from iiot_platform.engine.table_store import TableStore
 
 _READ_TOGETHER: Final = 20_000
@@ -245,22 +246,8 @@ def add_ranges(
             db.RANGES.c.line == line, db.RANGES.c.hour == hour
         )
         known = sorted((lo, hi) for lo, hi in connection.execute(query))
-        for lo, hi in ranges:
-            added += _uncovered(lo, hi, known)
+        for one in ranges:
+            added += without([one], known)
         for lo, hi in added:
             connection.execute(sa.insert(db.RANGES).values(line=line, hour=hour, lo=lo, hi=hi))
     return added
-
-
-def _uncovered(lo: int, hi: int, known: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """The parts of [lo, hi) that no range of `known` (sorted by start) covers."""
-    parts = []
-    for start, stop in known:
-        if stop <= lo or start >= hi:
-            continue
-        if start > lo:
-            parts.append((lo, start))
-        lo = max(lo, stop)
-    if lo < hi:
-        parts.append((lo, hi))
-    return parts

@@ -1,6 +1,5 @@
 """Write the dashboards: `python -m tools.dashboards`; `--check` only says whether they are old."""
 
-import argparse
 import json
 import sys
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Final
 from grafana_foundation_sdk.builders.dashboard import Dashboard
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 
+from tools import generated
 from tools.dashboards.electrical import electrical
 from tools.dashboards.plant import line, plant
 from tools.dashboards.platform import platform
@@ -36,27 +36,12 @@ def _text(board: Dashboard) -> str:
 
 def outdated(folder: Path = FOLDER) -> list[str]:
     """The files that differ from their source, are missing, or have none."""
-    texts = rendered()
-    found = {path.name: path.read_text(encoding="utf-8") for path in folder.glob("*.json")}
-    return sorted(name for name in texts | found if texts.get(name) != found.get(name))
+    return generated.outdated(folder, "*.json", rendered())
 
 
 def main() -> int:
     """Write or check; 1 where a check finds an outdated file."""
-    parser = argparse.ArgumentParser(prog="python -m tools.dashboards", description=__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing")
-    old = outdated()
-    if parser.parse_args().check:
-        for name in old:
-            sys.stderr.write(f"{name} is outdated; run: python -m tools.dashboards\n")
-        return 1 if old else 0
-    texts = rendered()
-    for name in old:
-        if name in texts:
-            (FOLDER / name).write_text(texts[name], encoding="utf-8")
-        else:
-            (FOLDER / name).unlink()
-    return 0
+    return generated.main("tools.dashboards", __doc__, FOLDER, "*.json", rendered())
 
 
 if __name__ == "__main__":

@@ -10,7 +10,8 @@ from iiot_platform.core.paths import Home
 from iiot_platform.engine import ledger_schema as db
 from iiot_platform.engine.canonical import canonical_hash
 from iiot_platform.engine.engine import Engine
-from iiot_platform.engine.quarantine import Quarantine, _uncovered, add_ranges, retry
+from iiot_platform.engine.log_reader import without
+from iiot_platform.engine.quarantine import Quarantine, add_ranges, retry
 from tests.servers.capture_log import write_segments
 from tests.servers.streams import BASE_MS, HOUR_MS, signal
 
@@ -151,4 +152,4 @@ def test_ranges_never_overlap(home: Home) -> None:
     with engine.ledger.reading() as connection:
         rows = connection.execute(sa.select(db.RANGES.c.lo, db.RANGES.c.hi)).all()
     assert sorted(tuple(row) for row in rows) == [(0, 5), (5, 10), (10, 20)]
-    assert _uncovered(0, 10, [(2, 4), (4, 6), (8, 30)]) == [(0, 2), (6, 8)]
+    assert without([(0, 10)], [(2, 4), (4, 6), (8, 30)]) == [(0, 2), (6, 8)]

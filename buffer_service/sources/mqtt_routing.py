@@ -14,8 +14,8 @@ def prefix_of(topic_filter: str) -> str:
     return topic_filter.removesuffix("#")
 
 
-class Routing(dict[bytes, tuple[str, str | None]]):
-    """A topic's bytes to its text and its stream (None: no line takes it), found when first asked.
+class Routing(dict[str, str | None]):
+    """A topic to its stream (None: no line takes it), found when first asked.
 
     It never changes what it says; other lines are another object, so that no thread can mix two.
 
@@ -50,21 +50,21 @@ class Routing(dict[bytes, tuple[str, str | None]]):
         """True where both bring the same lines under the same filters."""
         return self.streams == other.streams and self.filters == other.filters
 
-    def __missing__(self, topic_bytes: bytes) -> tuple[str, str | None]:
+    def __missing__(self, topic: str) -> str | None:
         """The longest prefix counts.
 
         A line's own level belongs to it: `line1/#` brings `line1` too.
         """
         try:
-            topic = topic_bytes.decode()
-        except UnicodeDecodeError:
-            return repr(topic_bytes), None  # brokers refuse it: nothing that a line could name
+            topic.encode()
+        except UnicodeEncodeError:
+            return None  # brokers refuse it: nothing that a line could name
         level = f"{topic}/"
         stream = next((s for prefix, s in self._prefixes if level.startswith(prefix)), None)
         if len(self) >= _LIMIT:
             self.clear()
-        self[topic_bytes] = topic, stream
-        return topic, stream
+        self[topic] = stream
+        return stream
 
 
 def _longest_first(streams: Mapping[str, str]) -> list[tuple[str, str]]:

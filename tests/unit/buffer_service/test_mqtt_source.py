@@ -11,12 +11,9 @@ from paho.mqtt.properties import Properties
 from buffer_service.delivery import Delivery, Skipped
 from buffer_service.sources import mqtt, mqtt_failures
 from buffer_service.sources.backoff import Backoff
-from buffer_service.sources.buffered_client import (
-    BufferedClient,
-    BufferedSocket,
-    Message,
-    parse_publish,
-)
+from buffer_service.sources.buffered_socket import BufferedSocket
+from buffer_service.sources.mqtt_client import Message
+from buffer_service.sources.paho_client import BufferedClient, parse_publish
 from iiot_platform.config.plant import MqttSource
 
 
@@ -30,7 +27,7 @@ def receiver(pressed: list[int] | None = None) -> mqtt.MqttReceiver:
 
 
 def message(topic: str, packet_id: int = 1, qos: int = 1) -> Message:
-    return Message(topic.encode(), b"x", packet_id, qos, retain=False, dup=False)
+    return Message(topic, b"x", packet_id, qos, retain=False, dup=False)
 
 
 @given(
@@ -52,7 +49,7 @@ def test_a_publish_packet_is_read_as_it_was_written(
     body = bytearray(head + properties.pack() + payload)
     command = 0x30 | qos << 1 | retain
     assert parse_publish(command | 8 * qos, body) == Message(
-        encoded, payload, 513 * qos, qos, retain, bool(qos)
+        topic, payload, 513 * qos, qos, retain, bool(qos)
     )
 
 
@@ -113,7 +110,7 @@ def test_a_full_peer_keeps_what_was_not_sent() -> None:
 )
 def test_the_longest_prefix_names_the_line(topic: str, stream: str) -> None:
     source = receiver()
-    source._take(message(topic))
+    source._take([message(topic)])
     (event,) = source.drain()
     assert isinstance(event, Delivery)
     assert event.stream == stream
@@ -121,8 +118,8 @@ def test_the_longest_prefix_names_the_line(topic: str, stream: str) -> None:
 
 def test_what_no_line_takes_is_counted_and_acknowledged() -> None:
     source = receiver()
-    source._take(message("elsewhere/d", 7))
-    source._take(Message(b"\xff", b"x", 8, 1, retain=False, dup=False))
+    source._take([message("elsewhere/d", 7)])
+    source._take([Message("\udcff", b"x", 8, 1, retain=False, dup=False)])
     events = source.drain()
     assert [event.packet_id for event in events if isinstance(event, Skipped)] == [7, 8]
     assert source.status.counts["unmatched"] == 2
@@ -132,14 +129,14 @@ def test_qos_0_is_bounded_until_it_is_durable(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(mqtt, "QOS0_LIMIT", 3)
     source = receiver()
     for _ in range(5):
-        source._take(message("plant/a", 0, 0))
+        source._take([message("plant/a", 0, 0)])
     events = source.drain()
     assert len(events) == 3
     assert source.status.counts["qos0_dropped"] == 2
-    source._take(message("plant/a", 1))
+    source._take([message("plant/a", 1)])
     assert len(source.drain()) == 1
     source.acknowledge([event.token for event in events])
-    source._take(message("plant/a", 0, 0))
+    source._take([message("plant/a", 0, 0)])
     assert len(source.drain()) == 1
 
 
@@ -147,9 +144,9 @@ def test_half_a_window_asks_for_an_early_commit() -> None:
     pressed: list[int] = []
     source = receiver(pressed)
     for packet_id in range(1, 10):
-        source._take(message("plant/a", packet_id))
+        source._take([message("plant/a", packet_id)])
     assert not pressed
-    source._take(message("plant/a", 10))
+    source._take([message("plant/a", 10)])
     assert pressed == [1]
 
 

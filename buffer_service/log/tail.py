@@ -4,6 +4,8 @@ A message that is committed but whose acknowledgement did not reach the broker c
 the same session, with DUP set and under the same packet id. The tail keeps (packet id, hash of
 topic and payload) of the last deliveries, at least as many as the broker may have under way, in
 the same transaction as their records. Only a delivery with DUP that is found here is dropped.
+Deliveries of a wide window stay as long as that one wants it, also after a restart under a
+narrower one: the broker may still send all of them again.
 
 A wrong drop would need a packet id that was used anew, for the same topic with the same payload
 bytes, by a message that was lost between its first delivery and its commit. Within the tail ids
@@ -18,15 +20,20 @@ from typing import Final
 
 from iiot_platform.core.capture_log import Record
 
-DDL: Final = """
+_DDL: Final = """
 CREATE TABLE IF NOT EXISTS redelivery_tail (
     id         INTEGER PRIMARY KEY,
     session    TEXT    NOT NULL,
     count      INTEGER NOT NULL,
-    deliveries BLOB    NOT NULL
+    deliveries BLOB    NOT NULL,
+    keep       INTEGER NOT NULL DEFAULT 131070
 );
 CREATE INDEX IF NOT EXISTS redelivery_tail_session ON redelivery_tail (session, id);
 """
+
+_COLUMNS: Final = "PRAGMA table_info (redelivery_tail)"
+_ADD_KEEP: Final = "ALTER TABLE redelivery_tail ADD COLUMN keep INTEGER NOT NULL DEFAULT 131070"
+"""For a tail from before windows could change; the widest window there is, twice."""
 
 _ID_BYTES: Final = 2
 _HASH_BYTES: Final = 8
@@ -43,6 +50,13 @@ def fingerprint(record: Record) -> bytes:
     return hashlib.blake2b(text, digest_size=_HASH_BYTES).digest()
 
 
+def prepare(connection: sqlite3.Connection) -> None:
+    """Make the table where there is none."""
+    connection.executescript(_DDL)
+    if "keep" not in {column for _, column, *_ in connection.execute(_COLUMNS)}:
+        connection.execute(_ADD_KEEP)
+
+
 def clear(connection: sqlite3.Connection, session: str) -> None:
     """Forget a session's deliveries."""
     connection.execute("DELETE FROM redelivery_tail WHERE session = ?", (session,))
@@ -51,24 +65,24 @@ def clear(connection: sqlite3.Connection, session: str) -> None:
 def append(
     connection: sqlite3.Connection, session: str, deliveries: Fingerprints, *, keep: int
 ) -> None:
-    """Add the deliveries of one commit and forget what is older than the last `keep`."""
+    """Add the deliveries of one commit and forget what is older than the last `keep`.
+
+    What was added under a larger `keep` is forgotten when it is older than that many.
+    """
     blob = b"".join(
         packet_id.to_bytes(_ID_BYTES, "big") + digest for packet_id, digest in deliveries.items()
     )
     connection.execute(
-        "INSERT INTO redelivery_tail (session, count, deliveries) VALUES (?, ?, ?)",
-        (session, len(deliveries), blob),
+        "INSERT INTO redelivery_tail (session, count, deliveries, keep) VALUES (?, ?, ?, ?)",
+        (session, len(deliveries), blob, keep),
     )
     newer = 0
     rows = connection.execute(
-        "SELECT id, count FROM redelivery_tail WHERE session = ? ORDER BY id DESC", (session,)
+        "SELECT id, count, keep FROM redelivery_tail WHERE session = ? ORDER BY id DESC", (session,)
     )
-    for row, count in rows.fetchall():
-        if newer >= keep:
-            connection.execute(
-                "DELETE FROM redelivery_tail WHERE session = ? AND id <= ?", (session, row)
-            )
-            break
+    for row, count, kept in rows.fetchall():
+        if newer >= max(keep, kept):
+            connection.execute("DELETE FROM redelivery_tail WHERE id = ?", (row,))
         newer += count
 
 

@@ -266,8 +266,8 @@ class MqttReceiver:
         )
         taken_us = now_us()
         events: list[Event] = []
-        for topic, payload, packet_id, qos, retain, dup in messages:
-            stream = routing[topic]
+        for topic_bytes, payload, packet_id, qos, retain, dup in messages:
+            topic, stream = routing[topic_bytes]
             if stream is None:
                 self._count_unmatched(topic)
                 if qos:
@@ -293,7 +293,7 @@ class MqttReceiver:
     def _count_unmatched(self, topic: str) -> None:
         """A line that left the plant file is still subscribed."""
         if self._unmatched == 0:
-            logger.warning("%s: no line takes topic %r; such are counted", self._where, topic)
+            logger.warning("%s: no line takes topic '%s'; such are counted", self._where, topic)
         self._unmatched += 1
 
     def _drop_qos0(self) -> None:

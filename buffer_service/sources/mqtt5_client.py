@@ -12,7 +12,7 @@ from mqtt5 import DisconnectReasonCode, QoS, RetainHandling, SubAckReasonCode
 
 from buffer_service.sources.buffered_socket import BufferedSocket
 from buffer_service.sources.mqtt_client import Answer, Events, Message, OpenSocket, is_shared
-from buffer_service.sources.mqtt_packets import MessageReader, PacketStream, ProtocolError
+from buffer_service.sources.mqtt_packets import Packet, PacketStream, ProtocolError
 from iiot_platform.config.plant import MqttSource
 
 ReasonCode = (
@@ -51,7 +51,6 @@ class Mqtt5Client:
         self._events = events
         self._sock: BufferedSocket | None = None
         self._stream = PacketStream()
-        self._reader = MessageReader()
         self._burst: list[Message] = []
         self._accepted = False
         self._ended = False
@@ -180,12 +179,12 @@ class Mqtt5Client:
             self._sock.close()
             self._sock = None
 
-    def _handle(self, packets: Sequence[mqtt5.Packet]) -> None:
-        burst, message = self._burst, self._reader.message
+    def _handle(self, packets: Sequence[Packet]) -> None:
+        burst = self._burst
         try:
             for packet in packets:
-                if type(packet) is mqtt5.PublishPacket and self._accepted:
-                    burst.append(message(packet))
+                if type(packet) is Message and self._accepted:
+                    burst.append(packet)
                     continue
                 self._tell()
                 self._answer(packet)
@@ -208,7 +207,7 @@ class Mqtt5Client:
                 f"more than {self._settings.receive_maximum} messages without acknowledgement",
             )
 
-    def _answer(self, packet: mqtt5.Packet) -> None:
+    def _answer(self, packet: Packet) -> None:
         if isinstance(packet, mqtt5.ConnAckPacket) and not self._accepted:
             self._connected(packet)
         elif isinstance(packet, mqtt5.DisconnectPacket):
@@ -219,9 +218,11 @@ class Mqtt5Client:
         elif isinstance(packet, mqtt5.UnsubAckPacket) and packet.packet_id in self._asked:
             self._events.unsubscribed(*self._answered(packet))
         elif not isinstance(packet, mqtt5.PingRespPacket) or not self._accepted:
-            what = type(packet).__name__.removesuffix("Packet").upper()
+            what = "PUBLISH" if isinstance(packet, Message) else type(packet).__name__
             when = "" if self._accepted else " before CONNACK"
-            raise ProtocolError(DisconnectReasonCode.PROTOCOL_ERROR, f"{what}{when}")
+            raise ProtocolError(
+                DisconnectReasonCode.PROTOCOL_ERROR, f"{what.removesuffix('Packet').upper()}{when}"
+            )
 
     def _connected(self, packet: mqtt5.ConnAckPacket) -> None:
         if int(packet.reason_code) >= _FAILURE:

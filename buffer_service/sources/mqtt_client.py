@@ -15,7 +15,7 @@ OpenSocket = Callable[[], socket.socket]
 class Message(NamedTuple):
     """A PUBLISH packet; `packet_id` is 0 at QoS 0."""
 
-    topic: str
+    topic: bytes
     payload: bytes
     packet_id: int
     qos: int

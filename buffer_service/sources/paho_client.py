@@ -19,6 +19,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from buffer_service.sources.buffered_socket import BufferedSocket
 from buffer_service.sources.mqtt_client import Answer, Events, Message, OpenSocket, is_shared
+from buffer_service.sources.mqtt_packets import parse_publish
 from iiot_platform.config.plant import MqttSource
 
 _PUBACK: Final = functools.partial(struct.Struct("!BBH").pack, 0x40, 2)
@@ -208,40 +209,9 @@ class BufferedClient(Client):
     def _handle_publish(self) -> MQTTErrorCode:
         packet = self._in_packet
         try:
-            message = parse_publish(packet["command"], packet["packet"])
+            body = bytes(packet["packet"])
+            message = parse_publish(packet["command"], body, 0, len(body))
         except IndexError:
             return MQTTErrorCode.MQTT_ERR_PROTOCOL
         self.on_publish_packet(message)
         return MQTTErrorCode.MQTT_ERR_SUCCESS
-
-
-def parse_publish(command: int, body: bytes | bytearray) -> Message:
-    """The message of a PUBLISH packet of MQTT 5.
-
-    Args:
-        command: the first byte of the packet.
-        body: what follows the remaining length.
-
-    Raises:
-        IndexError: the packet is cut short.
-    """
-    at = 2 + (body[0] << 8 | body[1])
-    # one that is not UTF-8 names no line: the routing says so
-    topic = body[2:at].decode(errors="surrogateescape")
-    qos = command >> 1 & 3
-    packet_id = 0
-    if qos:
-        packet_id = body[at] << 8 | body[at + 1]
-        at += 2
-    length = shift = 0
-    while True:
-        byte = body[at]
-        at += 1
-        length |= (byte & 0x7F) << shift
-        if byte < 0x80:  # noqa: PLR2004 - the top bit says that the length goes on
-            break
-        shift += 7
-    at += length
-    if at > len(body):
-        raise IndexError(at)
-    return Message(topic, bytes(body[at:]), packet_id, qos, bool(command & 1), bool(command & 8))

@@ -13,7 +13,8 @@ from buffer_service.sources import mqtt, mqtt_failures
 from buffer_service.sources.backoff import Backoff
 from buffer_service.sources.buffered_socket import BufferedSocket
 from buffer_service.sources.mqtt_client import Message
-from buffer_service.sources.paho_client import BufferedClient, parse_publish
+from buffer_service.sources.mqtt_packets import parse_publish
+from buffer_service.sources.paho_client import BufferedClient
 from iiot_platform.config.plant import MqttSource
 
 
@@ -27,7 +28,7 @@ def receiver(pressed: list[int] | None = None) -> mqtt.MqttReceiver:
 
 
 def message(topic: str, packet_id: int = 1, qos: int = 1) -> Message:
-    return Message(topic, b"x", packet_id, qos, retain=False, dup=False)
+    return Message(topic.encode(), b"x", packet_id, qos, retain=False, dup=False)
 
 
 @given(
@@ -46,17 +47,17 @@ def test_a_publish_packet_is_read_as_it_was_written(
     encoded = topic.encode()
     packet_id = (513).to_bytes(2, "big") if qos else b""
     head = len(encoded).to_bytes(2, "big") + encoded + packet_id
-    body = bytearray(head + properties.pack() + payload)
+    body = bytes(head + properties.pack() + payload)
     command = 0x30 | qos << 1 | retain
-    assert parse_publish(command | 8 * qos, body) == Message(
-        topic, payload, 513 * qos, qos, retain, bool(qos)
+    assert parse_publish(command | 8 * qos, body, 0, len(body)) == Message(
+        encoded, payload, 513 * qos, qos, retain, bool(qos)
     )
 
 
 @pytest.mark.parametrize("body", [b"", b"\0", b"\0\5abc", b"\0\1a\0", b"\0\1a\0\1\x05ab"])
 def test_a_publish_packet_that_is_cut_short_is_refused(body: bytes) -> None:
     with pytest.raises(IndexError):
-        parse_publish(0x32, body)
+        parse_publish(0x32, body, 0, len(body))
 
 
 def test_the_client_still_calls_what_is_replaced() -> None:
@@ -119,7 +120,7 @@ def test_the_longest_prefix_names_the_line(topic: str, stream: str) -> None:
 def test_what_no_line_takes_is_counted_and_acknowledged() -> None:
     source = receiver()
     source._take([message("elsewhere/d", 7)])
-    source._take([Message("\udcff", b"x", 8, 1, retain=False, dup=False)])
+    source._take([Message(b"\xff", b"x", 8, 1, retain=False, dup=False)])
     events = source.drain()
     assert [event.packet_id for event in events if isinstance(event, Skipped)] == [7, 8]
     assert source.status.counts["unmatched"] == 2

@@ -5,7 +5,8 @@ the same session, with DUP set and under the same packet id. The tail keeps (pac
 topic and payload) of the last deliveries, at least as many as the broker may have under way, in
 the same transaction as their records. Only a delivery with DUP that is found here is dropped.
 Deliveries of a wide window stay as long as that one wants it, also after a restart under a
-narrower one: the broker may still send all of them again.
+narrower one: the broker may still send all of them again. Brokers may also have more under way
+than the window allows (mosquitto 2.0.11 has), so the tail is no shorter than some commits.
 
 A wrong drop would need a packet id that was used anew, for the same topic with the same payload
 bytes, by a message that was lost between its first delivery and its commit. Within the tail ids
@@ -35,6 +36,7 @@ _COLUMNS: Final = "PRAGMA table_info (redelivery_tail)"
 _ADD_KEEP: Final = "ALTER TABLE redelivery_tail ADD COLUMN keep INTEGER NOT NULL DEFAULT 131070"
 """For a tail from before windows could change; the widest window there is, twice."""
 
+_COMMITS: Final = 4
 _ID_BYTES: Final = 2
 _HASH_BYTES: Final = 8
 _ENTRY_BYTES: Final = _ID_BYTES + _HASH_BYTES
@@ -67,14 +69,15 @@ def append(
 ) -> None:
     """Add the deliveries of one commit and forget what is older than the last `keep`.
 
-    What was added under a larger `keep` is forgotten when it is older than that many.
+    What was added under a larger `keep` is forgotten when it is older than that many, what came in
+    a large commit when it is older than some of its size.
     """
     blob = b"".join(
         packet_id.to_bytes(_ID_BYTES, "big") + digest for packet_id, digest in deliveries.items()
     )
     connection.execute(
         "INSERT INTO redelivery_tail (session, count, deliveries, keep) VALUES (?, ?, ?, ?)",
-        (session, len(deliveries), blob, keep),
+        (session, len(deliveries), blob, max(keep, _COMMITS * len(deliveries))),
     )
     newer = 0
     rows = connection.execute(

@@ -22,6 +22,7 @@ _LEAST: Final = 2
 """Bytes of the smallest packet."""
 _FORBIDDEN: Final = frozenset(b"\0+#")
 _TOPICS: Final = 100_000
+_new: Final = tuple.__new__
 _PANIC: Final = "PanicException"
 """What `mqtt5` raises for text that is not UTF-8; the class can not be imported."""
 
@@ -104,8 +105,7 @@ class PacketStream:
                     message = parse_publish(command, data, head, stop)
                 except IndexError:
                     raise _malformed("PUBLISH is cut short") from None
-                topic, _, packet_id, qos, _, _ = message
-                if qos != 1 or not packet_id or topic not in known:
+                if message[0] not in known or message[3] != 1 or not message[2]:
                     self._check(message)
                 packets.append(message)
             else:
@@ -159,18 +159,30 @@ def parse_publish(command: int, data: bytes, at: int, end: int) -> Message:
     if qos:
         packet_id = data[at] << 8 | data[at + 1]
         at += 2
+    length = data[at]
+    at += 1
+    if length:
+        if length >= _GOES_ON:
+            length, at = _length(data, at - 1)
+        at += length
+    if at > end:
+        raise IndexError(at)
+    # what the class itself would do, in a third of the time
+    return _new(
+        Message, (topic, data[at:end], packet_id, qos, command & 1 == 1, command & _DUP == _DUP)
+    )
+
+
+def _length(data: bytes, at: int) -> tuple[int, int]:
+    """A length of more than a byte, and where it ends."""
     length = shift = 0
     while True:
         byte = data[at]
         at += 1
         length |= (byte & 0x7F) << shift
         if byte < _GOES_ON:
-            break
+            return length, at
         shift += 7
-    at += length
-    if at > end:
-        raise IndexError(at)
-    return Message(topic, data[at:end], packet_id, qos, command & 1 == 1, command & _DUP == _DUP)
 
 
 def _other(data: bytes) -> mqtt5.Packet:

@@ -129,8 +129,8 @@ def test_the_tail_keeps_the_last_deliveries_and_no_more(home: Home) -> None:
 def test_a_narrower_window_forgets_nothing_that_a_wider_one_left(home: Home) -> None:
     sent = [message(n, b"%d" % n) for n in range(1, 101)]
     with CaptureLog(home, tail_length=200) as log:
-        commit(log, *sent[:50])
-        commit(log, *sent[50:])
+        for event in sent:
+            commit(log, event)
     again = [event._replace(record=event.record._replace(dup=True)) for event in sent]
     with CaptureLog(home, tail_length=10) as log:
         # the broker sends all of them again, a few at a time
@@ -141,6 +141,16 @@ def test_a_narrower_window_forgets_nothing_that_a_wider_one_left(home: Home) -> 
         (rows,) = log._db.execute("SELECT count(*) FROM redelivery_tail").fetchone()
         assert rows <= 12
     assert len(payloads(home)) == 300
+
+
+def test_a_broker_that_goes_beyond_the_window_doubles_nothing(home: Home) -> None:
+    sent = [message(n, b"%d" % n) for n in range(1, 201)]
+    with CaptureLog(home, tail_length=10) as log:
+        commit(log, *sent[:100])
+        commit(log, *sent[100:])
+    with CaptureLog(home, tail_length=10) as log:
+        again = [event._replace(record=event.record._replace(dup=True)) for event in sent]
+        assert commit(log, *again).dropped == {"line1": 200}
 
 
 def test_a_tail_from_before_windows_could_change_goes_on(home: Home) -> None:

@@ -16,6 +16,7 @@ the tail is emptied before anything is subscribed.
 
 import hashlib
 import sqlite3
+import struct
 from collections.abc import Mapping
 from typing import Final
 
@@ -27,19 +28,20 @@ CREATE TABLE IF NOT EXISTS redelivery_tail (
     session    TEXT    NOT NULL,
     count      INTEGER NOT NULL,
     deliveries BLOB    NOT NULL,
+    upto       INTEGER NOT NULL DEFAULT 0,
     keep       INTEGER NOT NULL DEFAULT 131070
 );
 CREATE INDEX IF NOT EXISTS redelivery_tail_session ON redelivery_tail (session, id);
 """
 
 _COLUMNS: Final = "PRAGMA table_info (redelivery_tail)"
+_ADD_UPTO: Final = "ALTER TABLE redelivery_tail ADD COLUMN upto INTEGER NOT NULL DEFAULT 0"
 _ADD_KEEP: Final = "ALTER TABLE redelivery_tail ADD COLUMN keep INTEGER NOT NULL DEFAULT 131070"
 """For a tail from before windows could change; the widest window there is, twice."""
 
 _COMMITS: Final = 4
-_ID_BYTES: Final = 2
 _HASH_BYTES: Final = 8
-_ENTRY_BYTES: Final = _ID_BYTES + _HASH_BYTES
+_ENTRY: Final = struct.Struct(f"!H{_HASH_BYTES}s")
 
 Fingerprints = Mapping[int, bytes]
 """Packet id to fingerprint, oldest delivery first."""
@@ -48,7 +50,7 @@ Fingerprints = Mapping[int, bytes]
 def fingerprint(record: Record) -> bytes:
     """A hash of topic and payload (8 bytes)."""
     # MQTT forbids NUL in a topic, so the border is clear.
-    text = b"%b\0%b" % (record.topic.encode(), record.payload)
+    text = record.topic.encode() + b"\0" + record.payload
     return hashlib.blake2b(text, digest_size=_HASH_BYTES).digest()
 
 
@@ -56,6 +58,7 @@ def prepare(connection: sqlite3.Connection) -> None:
     """Make the table where there is none."""
     connection.executescript(_DDL)
     if "keep" not in {column for _, column, *_ in connection.execute(_COLUMNS)}:
+        connection.execute(_ADD_UPTO)
         connection.execute(_ADD_KEEP)
 
 
@@ -72,21 +75,21 @@ def append(
     What was added under a larger `keep` is forgotten when it is older than that many, what came in
     a large commit when it is older than some of its size.
     """
-    blob = b"".join(
-        packet_id.to_bytes(_ID_BYTES, "big") + digest for packet_id, digest in deliveries.items()
+    blob = b"".join(map(_ENTRY.pack, deliveries.keys(), deliveries.values()))
+    (before,) = connection.execute(
+        "SELECT coalesce(max(upto), 0) FROM redelivery_tail WHERE session = ?", (session,)
+    ).fetchone()
+    count = len(deliveries)
+    upto = before + count
+    connection.execute(
+        "INSERT INTO redelivery_tail (session, count, deliveries, upto, keep)"
+        " VALUES (?, ?, ?, ?, ?)",
+        (session, count, blob, upto, max(keep, _COMMITS * count)),
     )
     connection.execute(
-        "INSERT INTO redelivery_tail (session, count, deliveries, keep) VALUES (?, ?, ?, ?)",
-        (session, len(deliveries), blob, max(keep, _COMMITS * len(deliveries))),
+        "DELETE FROM redelivery_tail WHERE session = ? AND upto + max(keep, ?) <= ?",
+        (session, keep, upto),
     )
-    newer = 0
-    rows = connection.execute(
-        "SELECT id, count, keep FROM redelivery_tail WHERE session = ? ORDER BY id DESC", (session,)
-    )
-    for row, count, kept in rows.fetchall():
-        if newer >= max(keep, kept):
-            connection.execute("DELETE FROM redelivery_tail WHERE id = ?", (row,))
-        newer += count
 
 
 def load(connection: sqlite3.Connection, session: str) -> dict[int, bytes]:
@@ -96,7 +99,5 @@ def load(connection: sqlite3.Connection, session: str) -> dict[int, bytes]:
         "SELECT deliveries FROM redelivery_tail WHERE session = ? ORDER BY id", (session,)
     )
     for (blob,) in rows:
-        for at in range(0, len(blob), _ENTRY_BYTES):
-            packet_id = int.from_bytes(blob[at : at + _ID_BYTES], "big")
-            found[packet_id] = blob[at + _ID_BYTES : at + _ENTRY_BYTES]
+        found.update(_ENTRY.iter_unpack(blob))
     return found

@@ -28,6 +28,7 @@ _SUBSCRIBE_MS: Final = 1_000
 """How long a new session may take until it is subscribed."""
 _NO_ACKNOWLEDGEMENT: Final = 0
 _SESSION: Final = -1
+_new: Final = tuple.__new__
 
 Token = tuple[int, int]
 """Connection generation, and packet id, `_NO_ACKNOWLEDGEMENT` or `_SESSION`."""
@@ -273,10 +274,11 @@ class MqttReceiver:
                 if qos:
                     events.append(Skipped(session, packet_id, (generation, packet_id)))
                 continue
-            record = Record(name, topic, payload, taken_us, None, None, 0, retain, dup)
+            # what the classes themselves would do, in a third of the time
+            record = _new(Record, (name, topic, payload, taken_us, None, None, 0, retain, dup))
             if qos:
                 token = (generation, packet_id)
-                events.append(Delivery(stream, record, token, session, packet_id))
+                events.append(_new(Delivery, (stream, record, token, session, packet_id)))
             elif self._has_room():
                 events.append(Delivery(stream, record, (generation, _NO_ACKNOWLEDGEMENT)))
         self._taken_us = taken_us

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from buffer_service.sources.event_loop import EventLoopThread
 from buffer_service.sources.mqtt import MqttReceiver
-from buffer_service.sources.mqtt_routing import SHARED
+from buffer_service.sources.mqtt_routing import SHARED, prefix_of
 from buffer_service.sources.mqtt_subscriptions import subscriptions_file
 from buffer_service.status import away_since
 from iiot_platform.config.opcua_source import OpcUaSource
@@ -119,7 +119,8 @@ def _subscribed(plant: Plant, settings: MqttSource) -> tuple[dict[str, str], lis
     """Topic prefix to line, and the topic filters that bring the lines."""
     lines = [plant.line_settings(line.name) for line in plant.lines_of(settings.name)]
     group = "" if settings.shared_group is None else f"{SHARED}{settings.shared_group}/"
+    filters = [(each, line.line) for line in lines for each in line.topic_filters]
     return (
-        {line.topic_prefix: line.line for line in lines},
-        [f"{group}{line.topic_filter}" for line in lines],
+        {prefix_of(each): line for each, line in filters},
+        [f"{group}{each}" for each, _ in filters],
     )

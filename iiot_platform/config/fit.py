@@ -72,13 +72,15 @@ def sparkplug_misfits(
             yield Problem(("lines", i, "sparkplug"), message)
         for j, nodes in enumerate(sparkplug.nodes):
             where = ("lines", i, "sparkplug", "nodes", j)
-            message = _clash(name, nodes, [(o, n) for o, at, n in taken if at == source])
-            if message is not None:
-                yield Problem(where, message)
+            clash = _clash(name, nodes, [(o, n) for o, at, n in taken if at == source])
+            if clash is not None:
+                yield Problem(where, clash)
             taken.append((name, source, nodes))
     with_nodes = {source for _, source, _ in taken}
     for i, (name, _, prefix) in lines.items():
-        if source_of[name] in with_nodes and (PREFIX.startswith(prefix) or prefix == PREFIX):
+        if source_of[name] in with_nodes and (
+            PREFIX.startswith(prefix) or prefix.startswith(PREFIX)
+        ):
             message = f"'{prefix}#' would bring the topics of Sparkplug edge nodes too"
             yield Problem(("lines", i, "topic"), message)
 

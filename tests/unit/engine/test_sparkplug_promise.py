@@ -3,6 +3,7 @@
 import random
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
@@ -25,7 +26,7 @@ from tests.servers.streams import BASE_MS, HOUR_MS
 
 LINE = "line1"
 SETTLED_MS = BASE_MS + 20 * HOUR_MS
-MESSAGES = 260
+MESSAGES = 150
 
 
 def plant(**more: object) -> Plant:
@@ -66,7 +67,7 @@ def whole(home: Home, setting: Plant) -> Engine:
 
 
 @settings(
-    max_examples=8,
+    max_examples=3,
     deadline=None,
     phases=(Phase.explicit, Phase.reuse, Phase.generate),
     suppress_health_check=[HealthCheck.function_scoped_fixture],
@@ -108,7 +109,7 @@ def test_any_cut_and_any_rerun_give_the_same_rows(
     assert {"states", "signals", "gaps", "quarantine"} <= tables
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(seed=st.integers(0, 10**6), data=st.data())
 def test_any_range_of_the_log_decodes_as_in_the_whole(
     tmp_path_factory: pytest.TempPathFactory, seed: int, data: st.DataObject
@@ -121,16 +122,12 @@ def test_any_range_of_the_log_decodes_as_in_the_whole(
     under, history = plant().line_settings(LINE), LedgerHistory(engine.ledger, LINE)
     everything = engine.log.read(LINE, [(0, len(records))])
     known = decode(everything, under)
-    picked = sorted(data.draw(st.sets(st.integers(0, len(records) - 1), min_size=1)))
-    some = everything.take(pa.array(picked))
-    found = decode(some, under, history)
-    inside = known.readings.take(
-        pa.array([o in set(picked) for o in known.readings.offset.tolist()]).to_numpy(
-            zero_copy_only=False
-        )
-    )
-    assert found.readings.to_table().to_pylist() == inside.to_table().to_pylist()
-    assert found.quarantine == tuple(e for e in known.quarantine if e.offset in set(picked))
+    for _ in range(6):
+        chosen = data.draw(st.sets(st.integers(0, len(records) - 1), min_size=1))
+        found = decode(everything.take(pa.array(sorted(chosen))), under, history)
+        inside = np.array([offset in chosen for offset in known.readings.offset.tolist()])
+        assert found.readings.to_table().equals(known.readings.take(inside).to_table())
+        assert found.quarantine == tuple(e for e in known.quarantine if e.offset in chosen)
 
 
 def test_a_candidate_that_changes_nothing_replays_to_what_stands(home: Home) -> None:

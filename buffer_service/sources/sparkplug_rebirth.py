@@ -51,6 +51,7 @@ class NodeWatch:
         self._counted = counted
         self._born: dict[str, frozenset[int | str]] = {}
         self._next_seq: int | None = None
+        self._bd_seq: int | None = None
 
     def forget(self) -> None:
         """Some messages may have been missed."""
@@ -64,11 +65,13 @@ class NodeWatch:
     def trouble(self, topic: Topic, payload: Payload) -> str | None:
         """Takes a message; tells why births are missing, None where they are not."""
         if topic.type == "NDEATH":
-            self.forget()
+            if None in {self._bd_seq, payload.bd_seq} or self._bd_seq == payload.bd_seq:
+                self.forget()
             return None
         missed = self._missed(topic, payload)
         if topic.type == "NBIRTH":
             self._born.clear()
+            self._bd_seq = payload.bd_seq
         if topic.type in {"NBIRTH", "DBIRTH"}:
             self._born[topic.device] = frozenset(
                 mark

@@ -168,7 +168,6 @@ LIFECYCLE: Final = sa.Table(
     sa.Column("topic", _TEXT, nullable=False),
     sa.Column("received_ms", _INT, nullable=False),
     sa.Column("payload", sa.LargeBinary, nullable=False),
-    sa.Index("lifecycle_device", "line", "node", "device", "offset"),
     sa.Index("lifecycle_type", "line", "node", "device", "type", "offset"),
     sa.Index("lifecycle_node", "line", "node", "offset"),
     comment="Append-only: births and deaths of Sparkplug nodes below the watermark, for ever.",

@@ -46,12 +46,13 @@ class LedgerHistory:
         )
         begins = list(connection.execute(births).scalars())
         start = begins[-1] if len(begins) == _SESSIONS else 0
-        last = (
-            sa.select(sa.func.max(at.offset))
+        # grouped here: databases would go through the node's whole history for the groups' order
+        before = (
+            sa.select(at.device, at.offset)
             .where(mine, at.device != "", at.offset >= start, at.offset < lo)
-            .group_by(at.device)
+            .order_by(at.offset)
         )
-        of_devices = list(connection.execute(last).scalars())
+        last = {row.device: row.offset for row in connection.execute(before)}
         columns = sa.select(at.offset, at.topic, at.received_ms, at.payload)
         found = [
             *connection.execute(
@@ -60,7 +61,7 @@ class LedgerHistory:
             *connection.execute(columns.where(mine, at.offset >= lo, at.offset < hi)),
         ]
         one = columns.where(at.line == self._line, at.offset == sa.bindparam("wanted"))
-        found += [connection.execute(one, {"wanted": offset}).one() for offset in of_devices]
+        found += [connection.execute(one, {"wanted": offset}).one() for offset in last.values()]
         return [Event(*row) for row in found]
 
 

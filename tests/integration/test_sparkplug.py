@@ -167,7 +167,7 @@ def test_exported_hours_are_read_with_the_births_before_them(tmp_path: Path) -> 
     for folder in (here, there):
         folder.mkdir()
         (folder / "plant.yaml").write_text(PLANT)
-    write_segments(Home(here / "var"), LINE, feed(3, 200, hours=4), rows=7)
+    write_segments(Home(here / "var"), LINE, feed(3, 100, hours=4), rows=7)
     later = BASE_MS + 30 * HOUR_MS
     engine = Engine(Home(here / "var"), load_plant(here / "plant.yaml", {}), clock=lambda: later)
     while engine.run_batch(LINE, run_id="live", row_cap=30):

@@ -84,6 +84,15 @@ def test_births_and_deaths_end_what_was_known() -> None:
     assert "no birth of 'G/E'" in str(node.hears("NDATA", "G/E", metric(alias=0)))
 
 
+def test_the_death_of_an_earlier_session_ends_nothing() -> None:
+    node = Watched()
+    node.hears("NBIRTH", "G/E", TEMP, metric(2, datatype=8, name="bdSeq"))
+    node.hears("NDEATH", "G/E", metric(1, datatype=8, name="bdSeq"), seq=0)
+    assert node.hears("NDATA", "G/E", metric(alias=0)) is None
+    node.hears("NDEATH", "G/E", metric(2, datatype=8, name="bdSeq"), seq=0)
+    assert node.hears("NDATA", "G/E", metric(alias=0)) is not None
+
+
 def test_holes_are_none_where_not_every_message_is_heard() -> None:
     node = Watched(counted=False)
     node.hears("NBIRTH", "G/E", TEMP)

@@ -1,5 +1,6 @@
 """Sparkplug data mean what the log says before them, in whatever cuts and whoever asks."""
 
+import os
 import random
 from pathlib import Path
 
@@ -26,7 +27,8 @@ from tests.servers.streams import BASE_MS, HOUR_MS
 
 LINE = "line1"
 SETTLED_MS = BASE_MS + 20 * HOUR_MS
-MESSAGES = 150
+MESSAGES = 110
+CUTS = int(os.environ.get("IIOT_TEST_CUTS", "2"))
 
 
 def plant(**more: object) -> Plant:
@@ -67,7 +69,7 @@ def whole(home: Home, setting: Plant) -> Engine:
 
 
 @settings(
-    max_examples=3,
+    max_examples=CUTS,
     deadline=None,
     phases=(Phase.explicit, Phase.reuse, Phase.generate),
     suppress_health_check=[HealthCheck.function_scoped_fixture],
@@ -109,20 +111,20 @@ def test_any_cut_and_any_rerun_give_the_same_rows(
     assert {"states", "signals", "gaps", "quarantine"} <= tables
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=2 * CUTS, deadline=None)
 @given(seed=st.integers(0, 10**6), data=st.data())
 def test_any_range_of_the_log_decodes_as_in_the_whole(
     tmp_path_factory: pytest.TempPathFactory, seed: int, data: st.DataObject
 ) -> None:
     home = Home(tmp_path_factory.mktemp("ranges"))
-    records = feed(seed, 120)
+    records = feed(seed, 90)
     write_segments(home, LINE, records)
     engine = Engine(home, plant(), clock=lambda: SETTLED_MS)
     engine.run_batch(LINE, run_id="one")
     under, history = plant().line_settings(LINE), LedgerHistory(engine.ledger, LINE)
     everything = engine.log.read(LINE, [(0, len(records))])
     known = decode(everything, under)
-    for _ in range(6):
+    for _ in range(12):
         chosen = data.draw(st.sets(st.integers(0, len(records) - 1), min_size=1))
         found = decode(everything.take(pa.array(sorted(chosen))), under, history)
         inside = np.array([offset in chosen for offset in known.readings.offset.tolist()])
@@ -139,6 +141,13 @@ def test_a_candidate_that_changes_nothing_replays_to_what_stands(home: Home) -> 
     assert shown
     for hour in shown:
         assert hour.standing.keys() == hour.candidate.keys()
+        for quantity, trace in hour.standing.items():
+            again = hour.candidate[quantity]
+            assert (trace.ts.tolist(), trace.value.tolist(), trace.anomaly.tolist()) == (
+                again.ts.tolist(),
+                again.value.tolist(),
+                again.anomaly.tolist(),
+            )
 
 
 def test_nodes_that_the_plant_file_forgot_are_read_once_it_names_them(home: Home) -> None:

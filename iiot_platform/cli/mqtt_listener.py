@@ -6,7 +6,8 @@ from typing import Any, Final
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
-from iiot_platform.core.errors import SourceError
+from iiot_platform.core import sparkplug
+from iiot_platform.core.errors import DecodeError, SourceError
 
 MOST_TOPICS: Final = 10_000
 _LONGEST_TEXT: Final = 120
@@ -23,6 +24,7 @@ def heard(
     """
     topics: dict[str, dict[str, Any]] = {}
     refused: list[str] = []
+    names: dict[str, dict[int, str]] = {}
 
     def connected(client: Any, _: Any, _flags: Any, code: Any, _properties: Any) -> None:
         if code.is_failure:
@@ -34,7 +36,8 @@ def heard(
         if got.topic in topics or len(topics) < MOST_TOPICS:
             entry = topics.setdefault(got.topic, {"messages": 0, "last": ""})
             entry["messages"] += 1
-            entry["last"] = got.payload[:_LONGEST_TEXT].decode("utf-8", "replace")
+            text = shown(got.topic, bytes(got.payload), names)
+            entry["last"] = text[:_LONGEST_TEXT]
 
     client = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5)
     if username is not None:
@@ -49,3 +52,37 @@ def heard(
     if refused:
         raise SourceError(f"{host}:{port} refused the connection: {refused[0]}")
     return topics
+
+
+def shown(topic: str, payload: bytes, names: dict[str, dict[int, str]]) -> str:
+    """A payload as text; of Sparkplug its metrics, by name where their birth was heard.
+
+    Args:
+        topic: its topic.
+        payload: its bytes.
+        names: names by alias of each node and device, which births extend.
+    """
+    place = sparkplug.topic_of(topic)
+    if place is None:
+        return payload[:_LONGEST_TEXT].decode("utf-8", "replace")
+    try:
+        content = sparkplug.decode(payload)
+    except DecodeError as error:
+        return str(error)
+    if place.type in {"NBIRTH", "DBIRTH"}:
+        names[place.name] = {
+            metric.alias: metric.name
+            for metric in content.metrics
+            if metric.alias is not None and metric.name is not None
+        }
+    known = names.get(place.name, {})
+    parts = []
+    for metric in content.metrics:
+        alias = metric.alias
+        name = metric.name or (f"#{alias}" if alias is None else known.get(alias, f"#{alias}"))
+        value = metric.value
+        if metric.datatype is not None and not isinstance(value, str | bytes | bool):
+            number = sparkplug.number(metric.datatype, value)
+            value = value if number is None else number
+        parts.append(f"{name}={'?' if metric.other else value}")
+    return ", ".join(parts)

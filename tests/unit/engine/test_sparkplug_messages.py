@@ -223,6 +223,16 @@ def test_data_mean_what_the_last_birth_before_them_said() -> None:
     assert reasons(found) == [(0, "unknown_alias"), (5, "unknown_alias")]
 
 
+def test_an_alias_that_no_birth_has_named_stays_unknown_whatever_was_read_before() -> None:
+    found = read(
+        born(metric(1.0, **TEMPERATURE)),
+        data(metric(1.5, datatype=10, alias=9, name="Body/Temp")),
+        data(metric(2.5, datatype=10, alias=9), at=2_000),
+    )
+    assert [row[0] for row in rows(found)] == [0, 1]
+    assert reasons(found) == [(2, "unknown_alias")]
+
+
 def test_a_node_s_birth_begins_anew_for_its_devices_and_a_death_ends_them() -> None:
     found = read(
         born(place=NODE),

@@ -19,9 +19,10 @@ from iiot_platform.engine.canonical import canonical_hash
 from iiot_platform.engine.decode import decode
 from iiot_platform.engine.engine import Engine
 from iiot_platform.engine.lifecycle_ledger import LedgerHistory
-from iiot_platform.engine.quarantine import retry
+from iiot_platform.engine.quarantine import Quarantine, retry
 from iiot_platform.engine.replay import replay
 from tests.servers.capture_log import write_segments
+from tests.servers.sparkplug import metric, payload, spoken
 from tests.servers.sparkplug_feed import feed
 from tests.servers.streams import BASE_MS, HOUR_MS
 
@@ -170,6 +171,20 @@ def test_nodes_that_the_plant_file_forgot_are_read_once_it_names_them(home: Home
     fresh_home = Home(home.root.parent / "fresh")
     write_segments(fresh_home, LINE, records)
     assert contents(mended) == contents(whole(fresh_home, plant()))
+
+
+def test_what_was_too_old_is_read_later_with_the_birth_that_was_read_before(home: Home) -> None:
+    temperature = metric(1.0, datatype=10, name="Temp", alias=1)
+    birth = payload(temperature, ts=BASE_MS, seq=0)
+    body = payload(metric(2.0, datatype=10, alias=1, ts=BASE_MS - 1_000), ts=BASE_MS, seq=1)
+    records = [spoken("DBIRTH", "G/E/D", birth, BASE_MS), spoken("DDATA", "G/E/D", body, BASE_MS)]
+    write_segments(home, LINE, records)
+    strict = plant().model_copy(update={"max_lateness_s": 0.5})
+    assert whole(home, strict).ledger.counts(LINE)["quarantined.too_old"] == 1
+    engine = Engine(home, plant(), clock=lambda: SETTLED_MS)
+    report = retry(engine, LINE, run_id="retry")
+    assert (report.tried, report.decoded) == (1, 1)
+    assert not list(Quarantine(engine.ledger, engine.store, LINE).rows())
 
 
 def test_what_is_set_aside_in_part_is_not_read_again_for_nothing(home: Home) -> None:

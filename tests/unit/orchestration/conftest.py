@@ -14,6 +14,16 @@ from iiot_platform.orchestration.naming import line_names
 from tests.servers.site import LINES, Site
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _no_migrations() -> Iterator[None]:
+    """Nobody migrates storage in memory, and to note its revision takes longer than most tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("event_log", "runs"):
+            module = f"dagster._core.storage.{name}.in_memory"
+            patch.setattr(f"{module}.stamp_alembic_rev", lambda *_: None)
+        yield
+
+
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
     plant = Plant.model_validate({"lines": list(LINES)})

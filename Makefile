@@ -23,15 +23,15 @@ demo: runtime  ## run the whole platform with a simulated plant, until Ctrl-C (o
 test: check servers  ## check, then all tests, with real servers
 	@python -m pytest -n $(WORKERS)
 
-check: dev  ## formatting, lint, types and the directions between packages
+check: dev  ## formatting, lint, types, directions between packages, known vulnerabilities
 	@ruff format --check --quiet . || { echo "error: run 'make fmt'" >&2; exit 1; }
 	@ruff check --quiet .
 	@mypy
 	@lint-imports --no-logo
-	@$(if $(AUDIT),tools/audit)
+	@python -m tools.audit --daily
 
-audit: dev  ## look for known vulnerabilities of the dependencies (also: make check AUDIT=1)
-	@tools/audit
+audit: dev  ## look for known vulnerabilities of the dependencies now
+	@python -m tools.audit
 
 sbom: dev  ## write bill of materials (CycloneDX) and licences of what is shipped into build/
 	@mkdir -p build

@@ -69,6 +69,7 @@ def test_a_summary_with_known_answers() -> None:
             "state_changes": 1,
             "running_share": 0.5,
             "known_share": 0.5,
+            "missing_s": 0.0,
         },
         zero
         | {
@@ -77,6 +78,7 @@ def test_a_summary_with_known_answers() -> None:
             "lateness_mean_s": -0.005,
             "lateness_max_s": -0.005,
             "known_share": 1.0,
+            "missing_s": 0.0,
         },
         zero | {"quarantined": 1},
     ]

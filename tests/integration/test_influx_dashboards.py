@@ -4,6 +4,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 import pandas as pd
 import pytest
@@ -11,10 +12,12 @@ import pytest
 from iiot_platform.alerts.grafana_queries import AlertQuery, alert_queries
 from iiot_platform.config.alerts import AlertSettings
 from iiot_platform.core import schema
-from iiot_platform.core.clock import MS_PER_HOUR
+from iiot_platform.core.clock import MS_PER_HOUR, hour_of
+from iiot_platform.core.pages import dagster_name, partition_page
 from iiot_platform.engine.outbox import LedgerOutbox
 from iiot_platform.orchestration.delivery import InfluxDelivery
 from iiot_platform.sinks.influxdb import InfluxSink
+from tests.reference.grafana_frames import followed, links, transformed
 from tests.reference.grafana_queries import (
     Query,
     data_panels,
@@ -26,6 +29,7 @@ from tests.servers import influx
 from tests.servers.influx import Influx
 from tests.servers.simulated_plant import (
     END_MS,
+    HOUR,
     MACHINE,
     RUNS,
     START_MS,
@@ -33,6 +37,7 @@ from tests.servers.simulated_plant import (
     simulated_tables,
 )
 from tools.dashboards.__main__ import FOLDER
+from tools.dashboards.panels import HOUR as HOUR_COLUMN
 
 BOARDS = {path.name: path.read_text(encoding="utf-8") for path in FOLDER.glob("*.json")}
 del BOARDS["platform.json"]  # its metrics stand in Prometheus
@@ -252,7 +257,8 @@ def test_overrides_links_and_annotations_name_columns_that_come_back(
             table = target["resultFormat"] == "table"
             framed |= {"Time" if column == "time" else column for column in columns}
             if table:
-                assert fields_of_links(panel) <= columns, panel["title"]
+                assert fields_of_links(panel) <= columns | {HOUR_COLUMN}, panel["title"]
+        framed |= {step["options"].get("alias") for step in panel.get("transformations", ())}
         for override in panel["fieldConfig"]["overrides"]:
             assert override["matcher"]["options"] in framed, panel["title"]
         if fields_of_links(panel):
@@ -263,6 +269,33 @@ def test_overrides_links_and_annotations_name_columns_that_come_back(
         named = {value for key, value in target.items() if key.endswith("Column")}
         assert named <= columns, annotation["name"]
         assert target["fromAnnotations"]
+
+
+@pytest.mark.parametrize("name", sorted(BOARDS))
+def test_points_and_rows_link_to_the_partition_of_their_hour(server: Filled, name: str) -> None:
+    board = json.loads(BOARDS[name])
+    values, _ = chosen(server, board)
+    line = values["line"] if isinstance(values["line"], str) else ""
+    seen = set()
+    for panel in data_panels(board):
+        for column, link in links(panel):
+            if "partition=" not in link["url"]:
+                continue
+            (target,) = (t for t in panel["targets"] if t["resultFormat"] == "table")
+            query = Query(panel["title"], target["query"])
+            rows = transformed(server.query(filled_in(query, values)), panel, target["refId"])
+            assert rows, panel["title"]
+            for row in rows:
+                own = line or row.get("line") or row["line_name"]
+                found = followed(
+                    link["url"], column, row, {"dagster_url": "http://d", "line": line}
+                )
+                table = found.split("?")[0].rpartition("/")[2]
+                at = hour_of(row["Time"])
+                page = partition_page("http://d", own, table, at)
+                assert found == page.replace(dagster_name(own), quote(own, safe="")), panel["title"]
+                seen.add((own, at))
+    assert {at for _, at in seen} == {HOUR, HOUR + 1}
 
 
 MARKS = {table.measurement: table.mark for table in TOLD}

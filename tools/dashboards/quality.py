@@ -114,7 +114,11 @@ def quality() -> builders.Dashboard:
             .span(HALF)
         )
         .with_panel(
-            panels.listed("Newest interval of each reason and its run", newest)
+            panels.with_hours(
+                panels.listed("Newest interval of each reason and its run", newest),
+                found,
+                line=f"${{__data.fields.{_LINE}:percentencode}}",
+            )
             .override_by_name(_LINE, link)
             .height(9)
             .span(HALF)

@@ -12,6 +12,9 @@ from iiot_platform.core.errors import DecodeError, SourceError
 MOST_TOPICS: Final = 10_000
 _LONGEST_TEXT: Final = 120
 
+Births = dict[str, dict[int, tuple[str, int]]]
+"""Name and data type by alias, of each Sparkplug node and device."""
+
 
 def heard(
     host: str, port: int, *, seconds: float, username: str | None, password: str | None
@@ -24,7 +27,7 @@ def heard(
     """
     topics: dict[str, dict[str, Any]] = {}
     refused: list[str] = []
-    names: dict[str, dict[int, str]] = {}
+    births: Births = {}
 
     def connected(client: Any, _: Any, _flags: Any, code: Any, _properties: Any) -> None:
         if code.is_failure:
@@ -36,7 +39,7 @@ def heard(
         if got.topic in topics or len(topics) < MOST_TOPICS:
             entry = topics.setdefault(got.topic, {"messages": 0, "last": ""})
             entry["messages"] += 1
-            text = shown(got.topic, bytes(got.payload), names)
+            text = shown(got.topic, bytes(got.payload), births)
             entry["last"] = text[:_LONGEST_TEXT]
 
     client = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5)
@@ -54,13 +57,13 @@ def heard(
     return topics
 
 
-def shown(topic: str, payload: bytes, names: dict[str, dict[int, str]]) -> str:
+def shown(topic: str, payload: bytes, births: Births) -> str:
     """A payload as text; of Sparkplug its metrics, by name where their birth was heard.
 
     Args:
         topic: its topic.
         payload: its bytes.
-        names: names by alias of each node and device, which births extend.
+        births: what was heard of births, which further ones extend.
     """
     place = sparkplug.topic_of(topic)
     if place is None:
@@ -70,19 +73,19 @@ def shown(topic: str, payload: bytes, names: dict[str, dict[int, str]]) -> str:
     except DecodeError as error:
         return str(error)
     if place.type in {"NBIRTH", "DBIRTH"}:
-        names[place.name] = {
-            metric.alias: metric.name
+        births[place.name] = {
+            metric.alias: (metric.name or "", metric.datatype or 0)
             for metric in content.metrics
-            if metric.alias is not None and metric.name is not None
+            if metric.alias is not None
         }
-    known = names.get(place.name, {})
+    known = births.get(place.name, {})
     parts = []
     for metric in content.metrics:
-        alias = metric.alias
-        name = metric.name or (f"#{alias}" if alias is None else known.get(alias, f"#{alias}"))
+        name, datatype = known.get(metric.alias or 0, ("", 0))
         value = metric.value
-        if metric.datatype is not None and not isinstance(value, str | bytes | bool):
-            number = sparkplug.number(metric.datatype, value)
+        if not isinstance(value, str | bool):
+            number = sparkplug.number(metric.datatype or datatype, value)
             value = value if number is None else number
+        name = metric.name or name or f"#{metric.alias}"
         parts.append(f"{name}={'?' if metric.other else value}")
     return ", ".join(parts)

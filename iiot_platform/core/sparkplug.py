@@ -61,7 +61,7 @@ FLOATS: Final = frozenset({DataType.FLOAT, DataType.DOUBLE})
 TEXTS: Final = frozenset({DataType.STRING, DataType.DATE_TIME, DataType.TEXT, DataType.UUID})
 LAST_SCALAR: Final = 15
 
-Value = int | float | bool | str | bytes | None
+Value = int | float | bool | str | None
 
 
 class Topic(NamedTuple):
@@ -143,7 +143,7 @@ def number(datatype: int, value: Value) -> float | None:  # noqa: PLR0911 - one 
 
     Signed integers are taken from as many low bits as their type has; not finite values stay.
     """
-    if isinstance(value, str | bytes) or value is None:
+    if isinstance(value, str) or value is None:
         return None
     if datatype in FLOATS:
         return float(value)

@@ -91,7 +91,8 @@ class EdgeNode:
             self._device_birth(device, timestamp_ms)
             return
         metrics = [
-            Metric(value, alias=self._alias[device, name]) for name, value in changed.items()
+            Metric(value, alias=self._alias[device, name], timestamp_ms=timestamp_ms)
+            for name, value in changed.items()
         ]
         self._publish("DDATA", device, metrics, timestamp_ms)
 
@@ -150,8 +151,8 @@ class EdgeNode:
         self.births += 1
         at = now_ms()
         own = [
-            Metric(self._bd_seq, name="bdSeq", datatype=UINT64),
-            Metric(value=False, name=_REBIRTH, datatype=BOOLEAN),
+            Metric(self._bd_seq, name="bdSeq", datatype=UINT64, timestamp_ms=at),
+            Metric(value=False, name=_REBIRTH, datatype=BOOLEAN, timestamp_ms=at),
         ]
         self._publish("NBIRTH", "", own, at)
         for device in self._devices:
@@ -165,6 +166,7 @@ class EdgeNode:
                 alias=self._alias.setdefault((device, name), len(self._alias) + 1),
                 name=name,
                 datatype=datatype_of(value),
+                timestamp_ms=timestamp_ms,
             )
             for name, value in values.items()
         ]

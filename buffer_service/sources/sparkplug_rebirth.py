@@ -30,6 +30,8 @@ logger = logging.getLogger(__name__)
 
 FIRST_S: Final = 60.0
 LONGEST_S: Final = 3_600.0
+REORDER_S: Final = 2.0
+"""How long a message may be overtaken by others: brokers keep the order of each topic alone."""
 _WAITING: Final = 10_000
 _NODES: Final = 10_000
 _TURN_S: Final = 1.0
@@ -51,16 +53,19 @@ class NodeWatch:
         self._counted = counted
         self._born: dict[str, frozenset[int | str]] = {}
         self._next_seq: int | None = None
+        self.missing: set[int] = set()
+        """`seq` of messages that others have overtaken, or that are lost."""
         self._bd_seq: int | None = None
 
     def forget(self) -> None:
         """Some messages may have been missed."""
         self._born.clear()
-        self._next_seq = None
+        self.skip()
 
     def skip(self) -> None:
         """Some messages were not looked at."""
         self._next_seq = None
+        self.missing.clear()
 
     def trouble(self, topic: Topic, payload: Payload) -> str | None:
         """Takes a message; tells why births are missing, None where they are not."""
@@ -68,10 +73,11 @@ class NodeWatch:
             if None in {self._bd_seq, payload.bd_seq} or self._bd_seq == payload.bd_seq:
                 self.forget()
             return None
-        missed = self._missed(topic, payload)
         if topic.type == "NBIRTH":
-            self._born.clear()
+            self.forget()
             self._bd_seq = payload.bd_seq
+        if payload.seq is not None and self._counted:
+            self._count(payload.seq)
         if topic.type in {"NBIRTH", "DBIRTH"}:
             self._born[topic.device] = frozenset(
                 mark
@@ -79,10 +85,10 @@ class NodeWatch:
                 for mark in (metric.alias, metric.name)
                 if mark is not None
             )
-            return missed
+            return None
         if topic.type == "DDEATH":
             self._born.pop(topic.device, None)
-            return missed
+            return None
         known = self._born.get(topic.device)
         if known is None or "" not in self._born:
             return f"no birth of '{topic.name}' was heard"
@@ -90,16 +96,16 @@ class NodeWatch:
             if metric.alias not in known and metric.name not in known:
                 mark = metric.name if metric.alias is None else metric.alias
                 return f"'{topic.name}' has sent metric {mark!r:.80}, which no birth has named"
-        return missed
+        return None
 
-    def _missed(self, topic: Topic, payload: Payload) -> str | None:
-        expected, seq = self._next_seq, payload.seq
-        if seq is None:
-            return None
+    def _count(self, seq: int) -> None:
+        if seq in self.missing:
+            self.missing.discard(seq)  # it was only overtaken
+            return
+        expected = seq if self._next_seq is None else self._next_seq
+        ahead = (seq - expected) % sparkplug.SEQ_LIMIT
+        self.missing.update((expected + i) % sparkplug.SEQ_LIMIT for i in range(ahead))
         self._next_seq = (seq + 1) % sparkplug.SEQ_LIMIT
-        if not self._counted or topic.type == "NBIRTH" or expected in {None, seq}:
-            return None
-        return f"'{topic.node}' has sent message {seq} where {expected} was to come"
 
 
 class _Asked:
@@ -113,6 +119,8 @@ class _Asked:
         """Why it is to be asked; None: it need not."""
         self.times = 0
         """How often it was asked since its last birth."""
+        self.holes_since_s: float | None = None
+        """Since when messages are missing; None: none is."""
 
     def is_due(self, now_s: float) -> bool:
         return self.reason is not None and now_s >= self._next_at
@@ -138,6 +146,7 @@ class RebirthCompanion:
         nodes: edge nodes that may be asked.
         ask: publishes a command; default over a connection of its own.
         first_s: how long a node is left alone after it was asked for the first time.
+        reorder_s: how long missing messages may still come.
     """
 
     def __init__(
@@ -147,8 +156,10 @@ class RebirthCompanion:
         *,
         ask: Ask | None = None,
         first_s: float = FIRST_S,
+        reorder_s: float = REORDER_S,
     ) -> None:
         self._settings = settings
+        self._reorder_s = reorder_s
         self._wanted = tuple(nodes)
         self._ask = ask or _OneShot(settings)
         self._first_s = first_s
@@ -218,6 +229,7 @@ class RebirthCompanion:
         if now_s >= self._turn_at:
             self._turn_at = now_s + _TURN_S
             for name, node in self._nodes.items():
+                self._count_holes(name, node, now_s)
                 self._request_if_due(name, node.asked, now_s)
 
     def _look(self, text: str, body: bytes, now_s: float) -> None:
@@ -243,6 +255,15 @@ class RebirthCompanion:
         elif trouble is not None:
             node.asked.reason = trouble
             self._request_if_due(topic.node, node.asked, now_s)
+
+    def _count_holes(self, name: str, node: _Node, now_s: float) -> None:
+        missing, asked = node.watch.missing, node.asked
+        if not missing:
+            asked.holes_since_s = None
+        elif asked.holes_since_s is None:
+            asked.holes_since_s = now_s
+        elif now_s - asked.holes_since_s >= self._reorder_s:
+            asked.reason = f"{len(missing)} messages of '{name}' are missing by their 'seq'"
 
     def _request_if_due(self, name: str, asked: _Asked, now_s: float) -> None:
         if not asked.is_due(now_s) or self._stopping.is_set():

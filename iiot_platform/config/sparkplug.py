@@ -135,7 +135,7 @@ class LineSparkplug(SparkplugSettings):
     """The edge nodes of a line as the plant file has them.
 
     Attributes:
-        rebirth: ask a node for its births where they are missing, as the specification wants it of
+        rebirth: ask a node for its births where they are missing, which the specification allows
             whoever reads; false where nothing may be written.
     """
 

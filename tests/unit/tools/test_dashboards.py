@@ -1,9 +1,12 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from grafana_foundation_sdk.cog import plugins
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
 
 from iiot_platform.core import schema
 from tests.reference.grafana_queries import data_panels, panel_queries, variable_queries
@@ -48,6 +51,27 @@ def test_queries_run_on_every_version_of_influxdb(name: str) -> None:
         assert query.text.count("$timeFilter") == 1, query.where
         sources = re.split(r" (?:WHERE|WITH) ", query.text.split(" FROM ")[1])[0]
         assert {source.strip('"') for source in sources.split(", ")} <= measurements, query.where
+
+
+def read_and_written(board: dict[str, Any]) -> Any:
+    """What Grafana's own types of schema 42 keep of a dashboard."""
+    # behind tools.dashboards, which takes the warning that the SDK gives at its import
+    from grafana_foundation_sdk.models.dashboard import Dashboard  # noqa: PLC0415 - as said
+
+    plugins.register_default_plugins()
+    return json.loads(json.dumps(Dashboard.from_json(board), cls=JSONEncoder))
+
+
+@pytest.mark.parametrize("name", sorted(rendered()))
+def test_the_types_of_grafana_know_every_field_of_a_dashboard(name: str) -> None:
+    board = json.loads(rendered()[name])
+    assert read_and_written(board) == board
+    panel = next(data_panels(board))
+    for place in (board, panel, panel["gridPos"], panel["fieldConfig"], panel["options"]):
+        place["titel"] = "misspelt"
+        assert read_and_written(board) != board
+        del place["titel"]
+    assert read_and_written(board) == board
 
 
 @pytest.mark.parametrize("name", BOARDS)

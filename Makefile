@@ -55,6 +55,7 @@ faults: dev servers  ## break everything on purpose, some 200 times, and show wh
 
 fuzz: dev  ## send FUZZ=1000000 payloads, most of them broken, through the decoders
 	@python -m tests.fuzz.payloads --count $(or $(FUZZ),1000000)
+	@python -m tests.fuzz.sparkplug_messages --count $$(( $(or $(FUZZ),1000000) / 20 ))
 
 bench: dev servers  ## run the benchmarks and show their figures
 	@for bench in tests/benchmarks/bench_*.py; do python -m tests.benchmarks.$$(basename $$bench .py); done

@@ -37,7 +37,7 @@ from tests.servers.simulated_plant import (
     simulated_tables,
 )
 from tools.dashboards.__main__ import FOLDER
-from tools.dashboards.panels import HOUR as HOUR_COLUMN
+from tools.dashboards.links import HOUR as HOUR_COLUMN
 
 BOARDS = {path.name: path.read_text(encoding="utf-8") for path in FOLDER.glob("*.json")}
 del BOARDS["platform.json"]  # its metrics stand in Prometheus
@@ -261,7 +261,8 @@ def test_overrides_links_and_annotations_name_columns_that_come_back(
         framed |= {step["options"].get("alias") for step in panel.get("transformations", ())}
         for override in panel["fieldConfig"]["overrides"]:
             assert override["matcher"]["options"] in framed, panel["title"]
-        if fields_of_links(panel):
+        assert HOUR_COLUMN not in fields_of_links(panel) or HOUR_COLUMN in framed, panel["title"]
+        if fields_of_links(panel) - {HOUR_COLUMN}:
             assert any(t["resultFormat"] == "table" for t in panel["targets"]), panel["title"]
     for annotation in board["annotations"]["list"]:
         target = annotation["target"]
@@ -281,7 +282,8 @@ def test_points_and_rows_link_to_the_partition_of_their_hour(server: Filled, nam
         for column, link in links(panel):
             if "partition=" not in link["url"]:
                 continue
-            (target,) = (t for t in panel["targets"] if t["resultFormat"] == "table")
+            shape = "table" if column else "time_series"
+            (target,) = (t for t in panel["targets"] if t["resultFormat"] == shape)
             query = Query(panel["title"], target["query"])
             rows = transformed(server.query(filled_in(query, values)), panel, target["refId"])
             assert rows, panel["title"]

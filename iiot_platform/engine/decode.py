@@ -132,8 +132,7 @@ def _lifecycle(messages: Messages) -> tuple[list[Event], set[str]]:
     """Births and deaths among the messages, and the Sparkplug nodes that they all are of."""
     found: dict[int, Topic] = {}
     for code, text in enumerate(messages.topics):
-        topic = topic_of(text)
-        if topic is not None:
+        if text.startswith(sparkplug.PREFIX) and (topic := topic_of(text)) is not None:
             found[code] = topic
     spoken = [code for code, topic in found.items() if topic.type in sparkplug.LIFECYCLE]
     rows = np.flatnonzero(np.isin(messages.topic, spoken)) if spoken else np.zeros(0, np.int64)

@@ -224,6 +224,24 @@ def test_nobody_is_asked_where_nothing_may_be_written(
     assert (node.births, heard) == (1, [])
 
 
+def test_nodes_come_and_go_while_the_buffer_runs(server: MosquittoServer, tmp_path: Path) -> None:
+    home, with_nodes = tmp_path / "var", plant(server.port)
+    without = with_nodes.model_copy(
+        update={"lines": (with_nodes.lines[0].model_copy(update={"sparkplug": None}),)}
+    )
+    remembered = home / "capture" / "subscriptions-mqtt.json"
+    birth = f"spBv1.0/{LINE}/NBIRTH/press"
+    node = EdgeNode(BrokerAddress(port=server.port), LINE, "press", ("d",))
+    with capturing(home, without) as service:
+        report(node, lambda: node.births == 1, "birth at the broker")
+        service.follow(with_nodes)
+        report(node, lambda: topics(home)[birth] >= 1, "the birth that was asked for")
+        assert f"spBv1.0/{LINE}/DDATA/+/+" in remembered.read_text()
+        service.follow(without)
+        until(lambda: "spBv1.0" not in remembered.read_text(), "end of the subscription")
+    node.stop()
+
+
 def report(node: EdgeNode, condition: Callable[[], object], what: str) -> None:
     """Lets a node speak until something has happened."""
     deadline, value = time.monotonic() + DEADLINE_S, 20.0

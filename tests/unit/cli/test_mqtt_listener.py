@@ -1,4 +1,8 @@
+import yaml
+
+from iiot_platform.cli.browse import _lines
 from iiot_platform.cli.mqtt_listener import Births, shown
+from iiot_platform.config.plant import Plant
 from tests.servers.sparkplug import metric, payload
 
 
@@ -17,3 +21,11 @@ def test_other_payloads_are_text() -> None:
     assert shown("line1/m/a", b'{"n": 1}', {}) == '{"n": 1}'
     assert shown("line1/m/a", b"\xff", {}) == "\ufffd"
     assert shown("spBv1.0/G/DDATA/E/D", b"\xff", {}).startswith("not_sparkplug")
+
+
+def test_lines_for_the_plant_file_take_what_was_heard() -> None:
+    heard = ["line1/m/a", "line1", "G/m/a", "spBv1.0/G/DDATA/E/D", "spBv1.0/H/NDATA/E"]
+    plant = Plant.model_validate(yaml.safe_load("\n".join(_lines(heard))))
+    assert plant.line_names == ("G", "H", "line1")
+    groups = {line.name: line.sparkplug and line.sparkplug.nodes[0].group for line in plant.lines}
+    assert groups == {"G": "G", "H": "H", "line1": None}

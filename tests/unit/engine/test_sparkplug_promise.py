@@ -18,6 +18,7 @@ from iiot_platform.engine.backfill import backfill
 from iiot_platform.engine.canonical import canonical_hash
 from iiot_platform.engine.decode import decode
 from iiot_platform.engine.engine import Engine
+from iiot_platform.engine.hour import HourBuilder
 from iiot_platform.engine.lifecycle_ledger import LedgerHistory
 from iiot_platform.engine.quarantine import Quarantine, retry
 from iiot_platform.engine.replay import replay
@@ -185,6 +186,22 @@ def test_what_was_too_old_is_read_later_with_the_birth_that_was_read_before(home
     report = retry(engine, LINE, run_id="retry")
     assert (report.tried, report.decoded) == (1, 1)
     assert not list(Quarantine(engine.ledger, engine.store, LINE).rows())
+
+
+def test_values_of_one_moment_all_stay_and_a_message_that_comes_again_adds_none(
+    home: Home,
+) -> None:
+    birth = payload(metric(1.0, datatype=10, name="Temp", alias=1), ts=BASE_MS, seq=0)
+    both = [metric(value, datatype=10, alias=1, ts=BASE_MS + 5) for value in (2.0, 3.0)]
+    twice = spoken("DDATA", "G/E/D", payload(*both, ts=BASE_MS + 9, seq=1), BASE_MS + 9)
+    write_segments(home, LINE, [spoken("DBIRTH", "G/E/D", birth, BASE_MS), twice, twice])
+    engine = whole(home, plant())
+    readings = HourBuilder(engine.ledger, engine.store, LINE).standing(
+        schema.READINGS, hour_of(BASE_MS)
+    )
+    values = [row["values"][0] for row in readings.to_pylist() if row["name"] == "D/Temp"]
+    assert sorted(values) == [1.0, 2.0, 3.0]
+    assert engine.ledger.counts(LINE)["duplicates"] == 2
 
 
 def test_what_is_set_aside_in_part_is_not_read_again_for_nothing(home: Home) -> None:

@@ -23,6 +23,7 @@ from pydantic import SecretStr
 
 from iiot_platform.config.database import normalised
 from iiot_platform.orchestration.pool.parenthood import end_with
+from tests.servers.certificates import Authority, KeyPair
 from tests.servers.dagster import free_port
 
 USER = "iiot"
@@ -53,6 +54,8 @@ class PostgresServer:
 
     programs: Path
     folder: Path
+    authority: Authority | None = None
+    """With it the server has a certificate, and takes no connection that is not encrypted."""
     port: int = field(default_factory=free_port)
     _process: "subprocess.Popen[bytes] | None" = None
     _numbers: Iterator[int] = field(default_factory=lambda: count(1))
@@ -86,6 +89,20 @@ class PostgresServer:
             cwd=self.folder,
             **_as(user),
         )
+        if self.authority is not None:
+            self._encrypt(self.authority.issue("localhost"), user)
+
+    def _encrypt(self, pair: KeyPair, user: pwd.struct_passwd | None) -> None:
+        for source, name in ((pair.cert_file, "server.crt"), (pair.key_file, "server.key")):
+            path = self.data / name
+            shutil.copy(source, path)
+            path.chmod(0o600)
+            if user is not None:
+                os.chown(path, user.pw_uid, user.pw_gid)
+        rule = "hostssl all all 127.0.0.1/32 scram-sha-256\n"
+        (self.data / "pg_hba.conf").write_text(rule, encoding="utf-8")
+        with (self.data / "postgresql.conf").open("a", encoding="utf-8") as settings:
+            settings.write("ssl = on\n")
 
     def start(self) -> None:
         """Starts the server and waits until it answers."""
@@ -149,12 +166,32 @@ class PostgresServer:
         yield give
         self._left += [url for url in given if _emptied(url, schema)]
 
-    def url(self, database: str = "postgres") -> SecretStr:
-        return normalised(f"postgresql://{USER}:{PASSWORD}@127.0.0.1:{self.port}/{database}")
+    def lent_database(self) -> SecretStr:
+        """As `database`, for a user who may do no more than fill two schemas that he was given."""
+        name = f"test{next(self._numbers)}"
+        with self._admin() as connection:
+            connection.exec_driver_sql(
+                f"CREATE ROLE {name} LOGIN PASSWORD '{PASSWORD}'"
+                " NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS"
+            )
+            connection.exec_driver_sql(f"CREATE DATABASE {name}")
+            connection.exec_driver_sql(f"REVOKE ALL ON DATABASE {name} FROM PUBLIC")
+            connection.exec_driver_sql(f"GRANT CONNECT ON DATABASE {name} TO {name}")
+        with self._admin(name) as connection:
+            connection.exec_driver_sql("REVOKE ALL ON SCHEMA public FROM PUBLIC")
+            for schema in ("iiot", "dagster"):
+                connection.exec_driver_sql(f"CREATE SCHEMA {schema} AUTHORIZATION {name}")
+        return self.url(name, user=name)
+
+    def url(self, database: str = "postgres", *, user: str = USER) -> SecretStr:
+        text = f"postgresql://{user}:{PASSWORD}@127.0.0.1:{self.port}/{database}"
+        if self.authority is not None:
+            text += f"?sslmode=verify-full&sslrootcert={self.authority.ca_file}"
+        return normalised(text)
 
     @contextlib.contextmanager
-    def _admin(self) -> Iterator[sa.Connection]:
-        url = self.url().get_secret_value()
+    def _admin(self, database: str = "postgres") -> Iterator[sa.Connection]:
+        url = self.url(database).get_secret_value()
         engine = sa.create_engine(url, poolclass=sa.NullPool, isolation_level="AUTOCOMMIT")
         with engine.connect() as connection:
             yield connection
@@ -192,7 +229,7 @@ def _as(user: pwd.struct_passwd | None) -> dict[str, int]:
 
 
 @contextlib.contextmanager
-def running_postgres() -> Iterator[PostgresServer]:
+def running_postgres(authority: Authority | None = None) -> Iterator[PostgresServer]:
     """A server for as long as the block lasts; a skipped test where none is installed."""
     folder_of_programs = programs()
     if folder_of_programs is None:
@@ -202,7 +239,7 @@ def running_postgres() -> Iterator[PostgresServer]:
         pytest.skip(reason)
     # not below pytest's folder, which only its own user may enter
     with tempfile.TemporaryDirectory(prefix="pg") as folder:
-        server = PostgresServer(folder_of_programs, Path(folder))
+        server = PostgresServer(folder_of_programs, Path(folder), authority)
         try:
             server.make()
             server.start()

@@ -188,6 +188,11 @@ def rebirth_topic(group: str, edge_node: str) -> str:
 
 _VARINT, _I64, _LEN, _I32 = 0, 1, 2, 5
 _TOP_BIT: Final = 0x80
+# fields of a metric as they stand on the wire: number and wire type
+_NAME, _ALIAS, _TIMESTAMP, _DATATYPE, _HISTORICAL, _NULL = 0x0A, 0x10, 0x18, 0x20, 0x28, 0x38
+_PROPERTIES, _FLOAT, _DOUBLE, _BOOLEAN, _STRING = 0x4A, 0x65, 0x69, 0x70, 0x7A
+_INTEGERS: Final = frozenset({0x50, 0x58})
+_NO_SCALARS: Final = frozenset(field << 3 | _LEN for field in (16, 17, 18, 19))
 _LONGEST_VARINT: Final = 63
 _MASK: Final = (1 << 64) - 1
 _float: Final = struct.Struct("<f").unpack_from
@@ -205,21 +210,23 @@ def _encoded(value: int) -> bytes:
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
     """A number and the place behind it."""
+    value = data[at]
+    at += 1
+    if value < _TOP_BIT:
+        return value, at
+    # the bit that says that the number goes on is left in, and taken off by the next byte
     byte = data[at]
     at += 1
-    if byte < _TOP_BIT:
-        return byte, at
-    value = byte & 0x7F
-    shift = 7
-    while True:
+    value += (byte - 1) << 7
+    shift = 14
+    while byte >= _TOP_BIT:
         byte = data[at]
         at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < _TOP_BIT:
-            return value & _MASK, at
+        value += (byte - 1) << shift
         shift += 7
-        if shift > _LONGEST_VARINT:
+        if shift > _LONGEST_VARINT + 7:
             raise IndexError("a number of more than ten bytes")
+    return value & _MASK, at
 
 
 def _chunk(data: bytes, at: int, end: int) -> tuple[int, int]:
@@ -270,49 +277,55 @@ def _payload(data: bytes) -> Payload:
 
 
 def _metric(data: bytes, at: int, end: int) -> Metric:  # noqa: C901, PLR0912 - one branch a field
-    name = None
-    alias = timestamp = datatype = quality = None
+    """A metric; the fields that data have come first, numbers of one byte without a call."""
+    name = alias = timestamp = datatype = quality = None
     historical = null = other = False
     value: Value = None
     while at < end:
-        tag, at = _varint(data, at)
-        wire = tag & 7
-        if wire == _VARINT:
-            got, at = _varint(data, at)
-            match tag >> 3:
-                case 2:
-                    alias = got
-                case 3:
-                    timestamp = got
-                case 4:
-                    datatype = got
-                case 5:
-                    historical = bool(got)
-                case 7:
-                    null = bool(got)
-                case 10 | 11:
-                    value, other = got, False
-                case 14:
-                    value, other = bool(got), False
-        elif tag == 0x65:  # noqa: PLR2004 - field 12, float
-            (value,), other = _float(data, at), False
-            at += 4
-        elif tag == 0x69:  # noqa: PLR2004 - field 13, double
+        tag = data[at]
+        at += 1
+        if tag >= _TOP_BIT:
+            tag, at = _varint(data, at - 1)
+        if tag == _ALIAS:
+            alias = data[at]
+            at += 1
+            if alias >= _TOP_BIT:
+                alias, at = _varint(data, at - 1)
+        elif tag == _TIMESTAMP:
+            timestamp, at = _varint(data, at)
+        elif tag == _DOUBLE:
             (value,), other = _double(data, at), False
             at += 8
-        elif wire == _LEN:
+        elif tag == _DATATYPE:
+            datatype, at = _varint(data, at)
+        elif tag in _INTEGERS:
+            value, at = _varint(data, at)
+            other = False
+        elif tag == _FLOAT:
+            (value,), other = _float(data, at), False
+            at += 4
+        elif tag == _BOOLEAN:
+            got, at = _varint(data, at)
+            value, other = bool(got), False
+        elif tag == _NAME:
             start, at = _chunk(data, at, end)
-            match tag >> 3:
-                case 1:
-                    name = data[start:at].decode()
-                case 9:
-                    quality = _quality(data, start, at)
-                case 15:
-                    value, other = data[start:at].decode(), False
-                case 16 | 17 | 18 | 19:
-                    value, other = None, True
+            name = data[start:at].decode()
+        elif tag == _STRING:
+            start, at = _chunk(data, at, end)
+            value, other = data[start:at].decode(), False
+        elif tag == _PROPERTIES:
+            start, at = _chunk(data, at, end)
+            quality = _quality(data, start, at)
+        elif tag == _HISTORICAL:
+            got, at = _varint(data, at)
+            historical = bool(got)
+        elif tag == _NULL:
+            got, at = _varint(data, at)
+            null = bool(got)
         else:
-            at = _skipped(data, at, end, wire)
+            if tag in _NO_SCALARS:
+                value, other = None, True
+            at = _skipped(data, at, end, tag & 7)
     _ended(at, end)
     return Metric(name, alias, timestamp, datatype, historical, null, quality, value, other)
 

@@ -18,7 +18,7 @@ from iiot_platform.engine.alike_signals import read_signals
 from iiot_platform.engine.lifecycle import Event, History, NodeLife, NoHistory, is_readable
 from iiot_platform.engine.messages import US_PER_MS, Columns, MessageDecoder, Messages
 from iiot_platform.engine.readings import NO_STATE, Readings, concat
-from iiot_platform.engine.sparkplug_messages import SetAside, SparkplugDecoder
+from iiot_platform.engine.sparkplug_messages import SetAside, SparkplugDecoder, hours_of
 
 _DETAIL_LENGTH = 200
 
@@ -50,6 +50,7 @@ class Decoded:
         misnamed: messages with names that disagree with their topics.
         ignored: Sparkplug metrics and deaths that are meant to become nothing, by the cause.
         lifecycle: births and deaths of Sparkplug nodes, whatever the settings are.
+        hours: hours that Sparkplug messages may belong to, whatever the settings are.
     """
 
     readings: Readings
@@ -57,6 +58,7 @@ class Decoded:
     misnamed: int
     ignored: Counter[str] = field(default_factory=Counter)
     lifecycle: tuple[Event, ...] = ()
+    hours: frozenset[int] = frozenset()
 
     @property
     def reasons(self) -> Counter[str]:
@@ -81,6 +83,7 @@ def decode(records: pa.Table, settings: LineSettings, history: History | None = 
     quarantine: list[Quarantined] = []
     events, nodes = _lifecycle(messages)
     sparkplug_decoder = None
+    hours: set[int] = set()
     if settings.sparkplug is not None and nodes:
         lives = _lives(messages, events, nodes, history or NoHistory())
         sparkplug_decoder = SparkplugDecoder(settings, settings.sparkplug, lives, columns)
@@ -102,6 +105,8 @@ def decode(records: pa.Table, settings: LineSettings, history: History | None = 
         try:
             decoder.add(columns, row, topic, payload, at, source, code)
         except DecodeError as error:
+            if topic.startswith(sparkplug.PREFIX):
+                hours |= _hours(payload, at)
             quarantine.append(
                 Quarantined(
                     int(messages.offset[row]),
@@ -125,7 +130,16 @@ def decode(records: pa.Table, settings: LineSettings, history: History | None = 
         decoder.misnamed,
         Counter() if sparkplug_decoder is None else sparkplug_decoder.ignored,
         tuple(events),
+        frozenset(hours if sparkplug_decoder is None else sparkplug_decoder.hours),
     )
+
+
+def _hours(payload: bytes, received: int) -> set[int]:
+    """The hours that a message of a Sparkplug node may belong to which is none of the line's."""
+    try:
+        return hours_of(sparkplug.decode(payload), received)
+    except DecodeError:
+        return set()
 
 
 def _lifecycle(messages: Messages) -> tuple[list[Event], set[str]]:

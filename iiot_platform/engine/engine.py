@@ -87,6 +87,7 @@ class Engine:
         for hour, readings, quarantined in parts:
             batch.add(hour, readings, quarantined)
             batch.claim(hour_of(entry.claimed) for entry in quarantined)
+        batch.claim(decoded.hours)
         seconds = time.perf_counter() - started
         versions = self.ledger.commit(batch.commit(decoded, seconds))
         newest = int(decoded.readings.received.max()) if len(decoded.readings) else self._clock()

@@ -95,6 +95,8 @@ class SparkplugDecoder:
         self._row = 0
         self._code = 0
         self.ignored: Counter[str] = Counter()
+        self.hours: set[int] = set()
+        """Hours that the messages may belong to, under whatever settings."""
 
     def add(
         self, row: int, offset: int, text: str, payload: bytes, received: int, code: int
@@ -103,8 +105,9 @@ class SparkplugDecoder:
         self._sub, self._row, self._code = 0, row, code
         aside = _Aside(received)
         try:
-            topic = self._topic(text)
             content = sparkplug.decode(payload)
+            self.hours |= hours_of(content, received)
+            topic = self._topic(text)
         except DecodeError as error:
             aside.add(error, None)
             return aside.entries
@@ -314,6 +317,13 @@ class SparkplugDecoder:
         payload = gap_payload(death.received, birth.received, reason)
         name = f"{GAP_TOPIC}{topic.name}"
         return [SetAside(schema.GAP, "", birth.received, name, payload)]
+
+
+def hours_of(content: Payload, received: int) -> set[int]:
+    """The hours that a message may belong to: other settings may read what these leave out."""
+    stamps = {metric.timestamp for metric in content.metrics[:MAX_FIELDS]}
+    stamps |= {content.timestamp, received}
+    return {hour_of(ts) for ts in stamps if ts is not None and ts < _INT64}
 
 
 def _first(*times: int | None) -> int | None:

@@ -234,6 +234,20 @@ def test_a_broker_that_refuses_is_told_once_and_nothing_stops(
     assert sum("can not ask" in r.getMessage() for r in caplog.records) == 1
 
 
+def test_a_node_that_never_answers_is_named(
+    broker: Broker, caplog: pytest.LogCaptureFixture
+) -> None:
+    asking = companion(broker, first_s=0.0)
+    asking.start()
+    for seq in range(20):
+        asking.observe(*data(seq=seq))
+    until(lambda: len(broker.asked) >= 20)
+    asking.stop()
+    (said,) = (r.getMessage() for r in caplog.records if r.levelname == "WARNING")
+    assert "'G/E' was asked 3 times for its births" in said
+    assert "spBv1.0/G/NCMD/E" in said
+
+
 def test_what_there_is_no_room_for_is_left_out_and_nobody_waits(broker: Broker) -> None:
     asking = companion(broker)
     for _ in range(30_000):

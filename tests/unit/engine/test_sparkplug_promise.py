@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from iiot_platform.config.plant import Plant
+from iiot_platform.config.plant import Line, Plant
 from iiot_platform.core import schema
 from iiot_platform.core.clock import hour_of
 from iiot_platform.core.paths import Home
@@ -24,8 +24,8 @@ from iiot_platform.engine.quarantine import Quarantine, retry
 from iiot_platform.engine.replay import replay
 from tests.servers.capture_log import write_segments
 from tests.servers.sparkplug import metric, payload, spoken
-from tests.servers.sparkplug_feed import feed
-from tests.servers.streams import BASE_MS, HOUR_MS
+from tests.servers.sparkplug_feed import NAMES, feed
+from tests.servers.streams import BASE_MS, HOUR_MS, signal
 
 LINE = "line1"
 SETTLED_MS = BASE_MS + 20 * HOUR_MS
@@ -109,8 +109,6 @@ def test_any_cut_and_any_rerun_give_the_same_rows(
     for _ in backfill(fresh, LINE, fresh.ledger.hours(LINE), run_id="backfill"):
         pass
     assert contents(fresh) == before
-    tables = {name for name, _ in before}
-    assert {"states", "signals", "gaps", "quarantine"} <= tables
 
 
 @settings(max_examples=2 * CUTS, deadline=None)
@@ -135,8 +133,10 @@ def test_any_range_of_the_log_decodes_as_in_the_whole(
 
 
 def test_a_candidate_that_changes_nothing_replays_to_what_stands(home: Home) -> None:
-    write_segments(home, LINE, feed(5, MESSAGES))
+    write_segments(home, LINE, feed(5, 2 * MESSAGES))
     engine = whole(home, plant())
+    tables = {name for name, _ in contents(engine)}
+    assert {"states", "signals", "gaps", "quarantine", "late_rows"} <= tables  # what feeds have
     hours = engine.ledger.hours(LINE)
     under = plant().line_settings(LINE)
     shown = list(replay(engine.log, engine.ledger, engine.store, under, hours))
@@ -186,6 +186,35 @@ def test_what_was_too_old_is_read_later_with_the_birth_that_was_read_before(home
     report = retry(engine, LINE, run_id="retry")
     assert (report.tried, report.decoded) == (1, 1)
     assert not list(Quarantine(engine.ledger, engine.store, LINE).rows())
+
+
+@pytest.mark.parametrize("first", ["a rule that leaves it out", "no nodes"])
+def test_what_settings_left_out_is_found_by_a_backfill_of_its_hour(home: Home, first: str) -> None:
+    at = {name: metric(1.0, datatype=10, name=name, alias=i) for i, name in enumerate(NAMES)}
+    later = BASE_MS + 2 * HOUR_MS
+    historical = metric(7.0, datatype=10, alias=1, ts=BASE_MS + 60_000, is_historical=True)
+    body = payload(metric(2.0, datatype=10, alias=0, ts=later), historical, ts=later, seq=1)
+    records = [
+        spoken("DBIRTH", "G/E/D", payload(*at.values(), ts=BASE_MS, seq=0), BASE_MS),
+        signal("pressure", BASE_MS, 5.0),
+        signal("pressure", later, 5.0),
+        spoken("DDATA", "G/E/D", body, later),
+    ]
+    write_segments(home, LINE, records, rows=1)
+    ignoring = plant(metrics=[{"match": "*/*/Load", "kind": "ignore"}])
+    bare = plant().model_copy(update={"lines": (Line(name=LINE),)})
+    engine = Engine(home, bare if first == "no nodes" else ignoring, clock=lambda: SETTLED_MS)
+    while engine.run_batch(LINE, run_id="live", row_cap=1):
+        pass
+    settle_all(engine)
+    engine.close()
+    mended = Engine(home, plant(), clock=lambda: SETTLED_MS)
+    for _ in backfill(mended, LINE, mended.ledger.hours(LINE), run_id="backfill"):
+        pass
+    settle_all(mended)
+    fresh_home = Home(home.root.parent / "fresh")
+    write_segments(fresh_home, LINE, records)
+    assert contents(mended) == contents(whole(fresh_home, plant()))
 
 
 def test_values_of_one_moment_all_stay_and_a_message_that_comes_again_adds_none(

@@ -234,13 +234,14 @@ class FakeDelivery:
 
 
 def test_the_database_is_told_of_when_it_has_everything(site: Site) -> None:
-    site.delivery = lambda _: FakeDelivery(
+    delivery = FakeDelivery(
         [
             DrainReport(points=5, entries=1, remaining=2),
             DrainReport(points=9, entries=2),
             DrainReport(),
         ]
     )
+    site.deliveries = {"influxdb": lambda _: delivery}
     results = [run(site) for _ in range(3)]
     assert [materialized(result) for result in results] == [[], [("influxdb", None)], []]
     assert [checks(result) for result in results] == [
@@ -251,7 +252,9 @@ def test_the_database_is_told_of_when_it_has_everything(site: Site) -> None:
 
 
 def test_a_database_that_is_away_fails_its_check_and_not_the_batch(site: Site) -> None:
-    site.delivery = lambda _: FakeDelivery([DrainReport(remaining=3, error="not reachable")])
+    site.deliveries = {
+        "influxdb": lambda _: FakeDelivery([DrainReport(remaining=3, error="not reachable")])
+    }
     site.write("press_1")
     result = run(site)
     assert result.success
@@ -261,7 +264,7 @@ def test_a_database_that_is_away_fails_its_check_and_not_the_batch(site: Site) -
 
 
 def test_the_sensor_feeds_a_database_that_is_behind_while_nothing_is_new(site: Site) -> None:
-    site.delivery = lambda _: FakeDelivery([DrainReport()])
+    site.deliveries = {"influxdb": lambda _: FakeDelivery([DrainReport()])}
     (request,) = site.tick().run_requests
     site.now_ms += 5_000
     (again,) = site.tick().run_requests
@@ -271,7 +274,7 @@ def test_the_sensor_feeds_a_database_that_is_behind_while_nothing_is_new(site: S
 
 def test_a_long_backlog_has_a_run_of_its_own_beside_the_live_ones(site: Site) -> None:
     delivery = FakeDelivery([DrainReport(points=9, entries=2)], far=True)
-    site.delivery = lambda _: delivery
+    site.deliveries = {"influxdb": lambda _: delivery}
     (idle,) = site.tick().run_requests or ()
     assert idle.job_name == "catch_up_press_1"
     site.write("press_1")

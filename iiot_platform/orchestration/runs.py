@@ -200,7 +200,7 @@ class LineRuns:
         """
         line, deliveries = self.names.line, self.installation.deliveries
         behind = [sink for sink, delivery in deliveries.items() if delivery.behind(line)]
-        for sink in deliveries.keys() - behind:
+        for sink in (name for name in deliveries if name not in behind):
             yield from self.feed(context, sink, LIVE_DRAIN_S)
         for sink in behind:
             share_s = CATCH_UP_S / len(behind)

@@ -48,6 +48,8 @@ class Site:
     folder: Path
     database: Database
     name: str
+    environ_without: bool = False
+    """True while the database is not configured."""
 
     @property
     def home(self) -> Home:
@@ -58,7 +60,7 @@ class Site:
         return {
             "IIOT_HOME": str(self.home.root),
             "IIOT_PLANT": str(self.folder / "plant.yaml"),
-            **self.database.environ,
+            **({} if self.environ_without else self.database.environ),
         }
 
     def plant(self, max_lateness_s: int = 86_400) -> None:
@@ -291,6 +293,39 @@ def test_a_rebuild_without_a_server_says_what_is_left(
     code, said = site.call(capsys, "sink", "rebuild", "--table", "readings")
     assert code == 2
     assert "those that do: signals" in said
+
+
+def test_a_database_that_is_configured_later_gets_all_and_one_that_is_no_more_is_shown(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_segments(site.home, LINE, line_records(1, 300), rows=100)
+    site.environ_without = True
+    assert site.call(capsys, "batch")[0] == 0
+    assert site.call(capsys, "sink", "status")[0] == 2, "there is none"
+    site.environ_without = False
+    (standing,) = site.call(capsys, "sink", "status")[1]["sinks"]
+    (line,) = standing["lines"]
+    assert (line["pending"], line["missing_hours"]) == (0, 2)
+    with site.engine() as engine:
+        assert site.delivery(engine).due(LINE)
+        site.deliver(engine)
+        assert not site.delivery(engine).due(LINE)
+        compared(site.database, engine, LINE)
+        site.outbox(engine).rebuild(LINE, [HOUR], ["states", "signals"])
+
+    code, said = site.call(capsys, "sink", "drop", "--sink", site.name)
+    assert code == 2
+    assert "is configured" in said
+    assert site.call(capsys, "sink", "rebuild", "--sink", "oracle")[0] == 2
+    site.environ_without = True
+    code, shown = site.call(capsys, "sink", "status")
+    assert (code, shown["sinks"]) == (0, [])
+    assert shown["not_configured"] == [{"sink": site.name, "pending": 2, "rejected": 0}]
+    code, said = site.call(capsys, "sink", "rebuild", "--sink", site.name)
+    assert code == 2
+    assert "iiot sink drop" in said
+    assert site.call(capsys, "sink", "drop", "--sink", site.name) == (0, {"dropped": 2})
+    assert site.call(capsys, "sink", "status")[0] == 2
 
 
 def test_what_happened_to_hours_is_told_beside_the_rows(

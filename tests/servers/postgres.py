@@ -38,6 +38,7 @@ _SETTINGS = {
     "shared_buffers": "64MB",
     "autovacuum_naptime": "5s",
 }
+_DURABLE = {"fsync": "on", "full_page_writes": "on"}
 
 
 def programs() -> Path | None:
@@ -54,6 +55,7 @@ class PostgresServer:
     programs: Path
     folder: Path
     port: int = field(default_factory=free_port)
+    durable: bool = False
     _process: "subprocess.Popen[bytes] | None" = None
     _numbers: Iterator[int] = field(default_factory=lambda: count(1))
 
@@ -89,7 +91,8 @@ class PostgresServer:
     def start(self) -> None:
         """Starts the server and waits until it answers."""
         parent = os.getpid()
-        options = [part for name, value in _SETTINGS.items() for part in ("-c", f"{name}={value}")]
+        settings = _SETTINGS | (_DURABLE if self.durable else {})
+        options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [
@@ -161,8 +164,12 @@ def _as(user: pwd.struct_passwd | None) -> dict[str, int]:
 
 
 @contextlib.contextmanager
-def running_postgres() -> Iterator[PostgresServer]:
-    """A server for as long as the block lasts; a skipped test where none is installed."""
+def running_postgres(*, durable: bool = False) -> Iterator[PostgresServer]:
+    """A server for as long as the block lasts; a skipped test where none is installed.
+
+    Args:
+        durable: True where it waits for the disk, as installed ones do.
+    """
     folder_of_programs = programs()
     if folder_of_programs is None:
         reason = "PostgreSQL is not installed: run tests/servers/install"
@@ -171,7 +178,7 @@ def running_postgres() -> Iterator[PostgresServer]:
         pytest.skip(reason)
     # not below pytest's folder, which only its own user may enter
     with tempfile.TemporaryDirectory(prefix="pg") as folder:
-        server = PostgresServer(folder_of_programs, Path(folder))
+        server = PostgresServer(folder_of_programs, Path(folder), durable=durable)
         try:
             server.make()
             server.start()

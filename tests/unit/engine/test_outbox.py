@@ -14,7 +14,7 @@ from iiot_platform.core.parameters import DetectorParameters
 from iiot_platform.core.paths import Home
 from iiot_platform.engine.engine import Engine
 from iiot_platform.engine.garbage import collect
-from iiot_platform.engine.outbox import LedgerOutbox
+from iiot_platform.engine.outbox import LedgerOutbox, sinks_of
 from iiot_platform.sinks.drain import DrainReport, drain
 from iiot_platform.sinks.refusals import RefusedError
 from iiot_platform.sinks.sink import Written
@@ -250,3 +250,73 @@ def test_a_row_that_a_restart_takes_away_goes_from_the_database(home: Home) -> N
     sink.tables["signals"][stray,] = {"line_name": LINE, "ms": stray}
     run(engine, sink)
     assert same(sink, engine)
+
+
+def test_each_sink_has_a_backlog_failures_and_refusals_of_its_own(home: Home) -> None:
+    engine = engine_at(home.root, line_records(2, 60), sinks=("influxdb", "postgresql"))
+    take_all(engine, [10_000])
+    influx, postgres = (outbox_of(engine, sink) for sink in ("influxdb", "postgresql"))
+    backlog = postgres.backlog(LINE)
+    assert influx.backlog(LINE) == backlog > 1
+    run(engine, MemorySink())
+    assert (influx.backlog(LINE), postgres.backlog(LINE)) == (0, backlog)
+    influx.failed(LINE, "away", NOW_MS)
+    postgres.reject(postgres.pending(LINE, 1)[0], "refused")
+    assert (influx.failures(LINE), postgres.failures(LINE)) == (1, 0)
+    assert (influx.rejected(LINE), len(postgres.rejected(LINE))) == ([], 1)
+    influx.rebuild(LINE, [HOUR], ["states"])
+    assert len(postgres.rejected(LINE)) == 1
+    assert postgres.backlog(LINE) == backlog - 1
+
+
+def test_a_sink_that_follows_misses_nothing_and_takes_nothing_up(home: Home) -> None:
+    engine = engine_at(home.root, line_records(4, 120), sinks=("influxdb",))
+    outbox = outbox_of(engine)
+    while engine.run_batch(LINE, run_id="run", row_cap=20):
+        assert outbox.missing(LINE) == []
+    settle(engine)
+    before = outbox.pending(LINE, 1_000)
+    assert outbox.take_up(LINE) == 0
+    assert outbox.pending(LINE, 1_000) == before
+
+
+def test_a_sink_that_is_new_or_was_away_from_the_settings_takes_up_what_changed(
+    home: Home,
+) -> None:
+    hours = [HOUR, HOUR + 1, HOUR + 2]
+    records = [signal("t", hour_start_ms(hour) + i, 1.0) for hour in hours for i in range(30)]
+    both = ("influxdb", "postgresql")
+    engine = engine_at(home.root, records, sinks=("influxdb",), rows=30)
+    engine.run_batch(LINE, run_id="without", row_cap=30)
+    later = Engine(home, PLANT, sinks=both)
+    later.run_batch(LINE, run_id="first with both", row_cap=30)
+    new, sink = outbox_of(later, "postgresql"), MemorySink()
+    assert new.missing(LINE) == [HOUR + 1, HOUR]
+    assert new.take_up(LINE) == 2
+    assert [entry.hour for entry in new.pending(LINE, 1)] == [HOUR + 1], "the newest first"
+    assert new.missing(LINE) == []
+    drain(new, sink, LINE, deadline_s=60)
+    assert same(sink, later)
+
+    engine.run_batch(LINE, run_id="by one that does not know of it", row_cap=30)
+    later.rerun(LINE, HOUR, run_id="with both again")
+    assert outbox_of(engine).missing(LINE) == []
+    assert new.missing(LINE) == [HOUR + 2, HOUR]
+    new.take_up(LINE)
+    drain(new, sink, LINE, deadline_s=60)
+    assert same(sink, later)
+
+
+def test_what_is_left_of_a_sink_is_known_and_can_be_forgotten(home: Home) -> None:
+    engine = engine_at(home.root, line_records(2, 60), sinks=("influxdb", "postgresql"))
+    take_all(engine, [10_000])
+    gone, kept = (outbox_of(engine, sink) for sink in ("postgresql", "influxdb"))
+    gone.failed(LINE, "away", NOW_MS)
+    backlog = gone.backlog(LINE)
+    assert sinks_of(engine.ledger) == ["influxdb", "postgresql"]
+    assert gone.lines() == [LINE]
+    assert gone.forget(LINE) == backlog
+    assert sinks_of(engine.ledger) == ["influxdb"]
+    assert (gone.lines(), gone.failures(LINE)) == ([], 0)
+    assert kept.backlog(LINE) == backlog
+    assert gone.missing(LINE) == list(reversed(engine.ledger.hours(LINE))), "all, should it return"

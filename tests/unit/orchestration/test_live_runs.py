@@ -263,6 +263,32 @@ def test_a_database_that_is_away_fails_its_check_and_not_the_batch(site: Site) -
     assert ("signals", partition_key(site.hour)) in materialized(result)
 
 
+def test_a_database_that_is_away_costs_the_others_nothing(site: Site) -> None:
+    away = FakeDelivery([DrainReport(remaining=3, error="not reachable")])
+    there = FakeDelivery([DrainReport(points=5, entries=1)])
+    site.deliveries = {"influxdb": lambda _: away, "postgresql": lambda _: there}
+    result = run(site)
+    assert result.success
+    assert materialized(result) == [("postgresql", None)]
+    assert checks(result) == [("delivery", None, False), ("delivery", None, True)]
+
+
+def test_databases_that_are_far_behind_share_the_time_of_a_run(site: Site) -> None:
+    first, second = (FakeDelivery([DrainReport()], far=True) for _ in range(2))
+    site.deliveries = {"influxdb": lambda _: first, "postgresql": lambda _: second}
+    run(site, "catch_up_press_1")
+    assert first.deadlines == second.deadlines == [300.0]
+
+
+def test_a_database_that_is_not_far_behind_is_fed_beside_one_that_is(site: Site) -> None:
+    far, near = FakeDelivery([DrainReport()], far=True), FakeDelivery([DrainReport()])
+    site.deliveries = {"influxdb": lambda _: far, "postgresql": lambda _: near}
+    jobs = [request.job_name for request in site.tick().run_requests or ()]
+    assert jobs == ["live_press_1", "catch_up_press_1"]
+    run(site, "catch_up_press_1")
+    assert (far.deadlines, near.deadlines) == ([600.0], [1.0])
+
+
 def test_the_sensor_feeds_a_database_that_is_behind_while_nothing_is_new(site: Site) -> None:
     site.deliveries = {"influxdb": lambda _: FakeDelivery([DrainReport()])}
     (request,) = site.tick().run_requests

@@ -23,15 +23,15 @@ demo: runtime  ## run the whole platform with a simulated plant, until Ctrl-C (o
 test: check servers  ## check, then all tests, with real servers
 	@python -m pytest -n $(WORKERS)
 
-check: dev  ## formatting, lint, types and the directions between packages
+check: dev  ## formatting, lint, types, directions between packages, known vulnerabilities
 	@ruff format --check --quiet . || { echo "error: run 'make fmt'" >&2; exit 1; }
 	@ruff check --quiet .
 	@mypy
 	@lint-imports --no-logo
-	@$(if $(AUDIT),tools/audit)
+	@python -m tools.audit --daily
 
-audit: dev  ## look for known vulnerabilities of the dependencies (also: make check AUDIT=1)
-	@tools/audit
+audit: dev  ## look for known vulnerabilities of the dependencies now
+	@python -m tools.audit
 
 sbom: dev  ## write bill of materials (CycloneDX) and licences of what is shipped into build/
 	@mkdir -p build
@@ -53,11 +53,12 @@ fuzz: dev  ## send FUZZ=1000000 payloads, most of them broken, through the decod
 bench: dev servers  ## run the benchmarks and show their figures
 	@for bench in tests/benchmarks/bench_*.py; do python -m tests.benchmarks.$$(basename $$bench .py); done
 
-dashboards: dev  ## write dashboards, alerts and the references in docs/ from what is declared
+dashboards: dev  ## write dashboards, alerts, references in docs/ and the chart's copies from what is declared
 	@python -m tools.dashboards
 	@python -m tools.tables
 	@python -m tools.metrics
 	@python -m tools.alerts
+	@python -m tools.chart
 
 lock:  ## resolve pyproject.toml into the lock files again (UPGRADE=1: newest versions)
 	@command -v $(UV) >/dev/null || { echo "error: 'make lock' needs uv; install it with 'pip install uv'" >&2; exit 1; }

@@ -187,8 +187,12 @@ STATES = Table(
         LINE,
         MACHINE,
         _tag("state_name", "device level of the topic"),
-        _int("value", "state as read"),
-        _int("previous_value", "state before this reading; the same where it did not change"),
+        _int("value", "state as read; null where its source has none", nullable=True),
+        _int(
+            "previous_value",
+            "state before this reading; the same where it did not change, null where none was read",
+            nullable=True,
+        ),
         _float("duration_s", "length of the state that ended here, 0 where none ended", "s"),
         *PROVENANCE,
     ),
@@ -308,6 +312,12 @@ LINE_SUMMARY = Table(
         _int("state_changes", "states that ended"),
         _float("running_share", "running time / known time of the line's states", "0..1"),
         _float("known_share", "known time / (states x interval)", "0..1"),
+        _float(
+            "missing_s",
+            "length of the gaps that were written in the interval; below 0 where the source's "
+            "history has closed one",
+            "s",
+        ),
         *PROVENANCE,
     ),
     "What a line did in each 10 s of event time.",
@@ -327,7 +337,13 @@ READINGS = Table(
         Column("name", TEXT, "internal", "device, or device.Field"),
         Column("operation", TEXT, "internal", "time type of a valve, else empty"),
         Column("quality", pa.uint32(), "internal", "OPC UA StatusCode"),
-        Column("state", INT, "internal", "1 or 0 of an electrical device", nullable=True),
+        Column(
+            "state",
+            INT,
+            "internal",
+            "a state's value, or 1 or 0 of an electrical device",
+            nullable=True,
+        ),
         Column(
             "pulse", pa.bool_(), "internal", "SynchPulse of an electrical device", nullable=True
         ),
@@ -429,6 +445,7 @@ ACTIVITY = Table(
         Column("state_changes", INT, "internal", "states that ended"),
         Column("running_ms", INT, "internal", "known time in a running state"),
         Column("known_ms", INT, "internal", "time with a known state"),
+        Column("missing_ms", INT, "internal", "length of gaps that opened less those closed"),
         *PROVENANCE,
     ),
     "What each series did in each 10 s: whole numbers, so that sums are exact; feeds the summary.",

@@ -14,12 +14,13 @@ import pyarrow.compute as pc
 from iiot_platform.core import schema
 from iiot_platform.core.clock import MS_PER_S
 from iiot_platform.core.names import SeriesKey
+from iiot_platform.engine.payloads import Gap
 from iiot_platform.engine.readings import Bools, Ints
 from iiot_platform.engine.series.outcome import Outcome, RunningTime
 
 _COUNTS = (
     *("readings", "lateness_sum_ms", "anomalies", "quarantined", "late"),
-    *("state_changes", "running_ms", "known_ms"),
+    *("state_changes", "running_ms", "known_ms", "missing_ms"),
 )
 _MAX = "lateness_max_ms"
 _NO_LATENESS = np.iinfo(np.int64).min
@@ -85,6 +86,24 @@ def quarantine_activity(reason: str, received: Ints) -> pa.Table:
     """Activity of messages that were set aside for a reason, by receive time."""
     at, count = np.unique(interval_of(received), return_counts=True)
     return activity_of([Part(reason, at, {"quarantined": count})])
+
+
+def gap_activity(gaps: Sequence[Gap], received: Ints) -> pa.Table:
+    """Activity of gaps, by the time at which they were written.
+
+    A gap whose source had all of it in its history is written a second time, and counts back.
+    """
+    at, index = np.unique(interval_of(received), return_inverse=True)
+    missing = np.zeros(len(at), np.int64)
+    np.add.at(missing, index, [_missing_ms(gap) for gap in gaps])
+    counts = {"quarantined": np.bincount(index, minlength=len(at)), "missing_ms": missing}
+    return activity_of([Part(schema.GAP, at, counts)])
+
+
+def _missing_ms(gap: Gap) -> int:
+    if gap.filled is None:
+        return gap.end_ms - gap.begin_ms
+    return gap.begin_ms - gap.end_ms if gap.complete else 0
 
 
 def activity_of(parts: Sequence[Part]) -> pa.Table:
@@ -184,6 +203,7 @@ def summarise(line: str, activity: pa.Table) -> pa.Table:
             "state_changes": total("state_changes"),
             "running_share": total("running_ms") / np.maximum(known, 1),
             "known_share": known / possible,
+            "missing_s": total("missing_ms") / MS_PER_S,
         }
     )
 

@@ -11,7 +11,13 @@ import pyarrow as pa
 from iiot_platform.config.line_settings import LineSettings
 from iiot_platform.core import schema
 from iiot_platform.core.names import SeriesKey
-from iiot_platform.engine.activity import data_quality, merge, quarantine_activity, summarise
+from iiot_platform.engine.activity import (
+    data_quality,
+    gap_activity,
+    merge,
+    quarantine_activity,
+    summarise,
+)
 from iiot_platform.engine.commit import (
     Base,
     CurrentFile,
@@ -24,6 +30,7 @@ from iiot_platform.engine.decode import Quarantined, quarantine_rows
 from iiot_platform.engine.gaps import gap_rows
 from iiot_platform.engine.ledger import Ledger
 from iiot_platform.engine.partition import NO_ROWS, HourRows, SeriesState, compute
+from iiot_platform.engine.payloads import gap_in
 from iiot_platform.engine.readings import Readings, concat
 from iiot_platform.engine.table_store import (
     TableStore,
@@ -428,9 +435,14 @@ def _set_aside(entries: tuple[Quarantined, ...]) -> dict[str, pa.Table]:
 
 
 def _quarantine_activity(entries: tuple[Quarantined, ...]) -> list[pa.Table]:
-    received: dict[str, list[int]] = {}
+    by_reason: dict[str, list[Quarantined]] = {}
     for entry in entries:
-        received.setdefault(entry.reason, []).append(entry.received)
-    return [
-        quarantine_activity(reason, np.array(times, np.int64)) for reason, times in received.items()
-    ]
+        by_reason.setdefault(entry.reason, []).append(entry)
+    parts = []
+    for reason, alike in by_reason.items():
+        received = np.array([entry.received for entry in alike], np.int64)
+        if reason == schema.GAP:
+            parts.append(gap_activity([gap_in(entry.payload) for entry in alike], received))
+        else:
+            parts.append(quarantine_activity(reason, received))
+    return parts

@@ -6,10 +6,10 @@ place where the hour is computed again. Decoding can no longer change for them: 
 lateness or another topic shape do nothing to what is kept, and what was set aside stays so.
 """
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple, TypeVar
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -20,6 +20,7 @@ from iiot_platform.core.errors import StorageError
 from iiot_platform.engine.decode import Quarantined
 from iiot_platform.engine.ledger import Ledger
 from iiot_platform.engine.log_reader import LogReader, Range, without
+from iiot_platform.engine.payloads import Gap
 from iiot_platform.engine.readings import Readings
 from iiot_platform.engine.table_store import TableStore
 
@@ -116,7 +117,9 @@ def _gaps(rows: pa.Table) -> list[Quarantined]:
         Quarantined(
             row["offset"],
             f"{GAP_TOPIC}{row['source']}",
-            json.dumps({"begin_ms": begin, "end_ms": end, "reason": row["reason"]}).encode(),
+            msgspec.json.encode(
+                Gap(begin, end, row["reason"], filled=row["filled"], complete=row["complete"])
+            ),
             at,
             at,
             schema.GAP,

@@ -148,10 +148,10 @@ class MessageDecoder:
         try:
             head, found = payloads.parse(payload)
         except DecodeError:
-            nothing = None if quality.is_good(code) else payloads.signal_without_value(payload)
+            nothing = None if quality.is_good(code) else payloads.without_value(payload)
             if nothing is None:
                 raise
-            head, found = nothing, ()
+            head, found = nothing
         ts = head.TimeStamp
         if ts.__class__ is not int:
             ts, stamped = self._time(ts, received, source_us, code)

@@ -18,7 +18,7 @@ from iiot_platform.core import quality, schema
 from iiot_platform.core.clock import MS_PER_S, hour_of, hour_start_ms
 from iiot_platform.core.names import SeriesKey
 from iiot_platform.engine.activity import Part, activity_of, merge, series_activity
-from iiot_platform.engine.readings import Bools, Ints, Readings
+from iiot_platform.engine.readings import NO_STATE, Bools, Ints, Readings
 from iiot_platform.engine.series.outcome import (
     Outcome,
     RunningTime,
@@ -263,4 +263,6 @@ def _field(
 ) -> pa.Array:
     if column.nullable and values.dtype.kind == "f":
         return pa.array(values, from_pandas=True).cast(column.type)
+    if column.nullable and values.dtype.kind == "i":
+        return pa.array(values, mask=values == NO_STATE).cast(column.type)
     return pa.array(values).cast(column.type)

@@ -7,7 +7,7 @@ topic decides line, machine and device; names that disagree are counted by the c
 import math
 from collections.abc import Sequence
 from operator import attrgetter
-from typing import Any, Final, NamedTuple
+from typing import Annotated, Any, Final, NamedTuple
 
 import msgspec
 
@@ -116,20 +116,26 @@ def parse(payload: bytes) -> tuple[Payload, Sequence[Values]]:
         raise DecodeError("too_deep", "nested deeper than a device's payload can be") from error
 
 
-def signal_without_value(payload: bytes) -> Payload | None:
-    """The header of a signal whose source says that it has no value, NaN in its place.
+def without_value(payload: bytes) -> tuple[Payload, Sequence[Values]] | None:
+    """What a signal or state says whose source says that it has no value; None: something else.
 
-    None where the payload is something else.
+    A signal's value is NaN, a state's stays None.
     """
     try:
         fields = _generic.decode(payload)
-        if fields.pop("SensorValue", UNSET) is not None:
+        nothing = [
+            name for name in ("SensorValue", "StateValue") if fields.get(name, UNSET) is None
+        ]
+        if len(nothing) != 1:
             return None
+        del fields[nothing[0]]
         head = msgspec.convert(fields, Payload)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
+    if nothing == ["StateValue"]:
+        return head, (Values(schema.STATE, "", "", ()),)
     head.SensorValue = NAN
-    return head
+    return head, ()
 
 
 def _reason(message: str) -> str:
@@ -223,6 +229,9 @@ def _finite(value: float) -> float | None:
     return number if math.isfinite(number) else None
 
 
+_Whole = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+
+
 class Gap(msgspec.Struct, frozen=True):
     """Messages may be missing from `begin_ms` to before `end_ms` (Unix ms).
 
@@ -231,10 +240,10 @@ class Gap(msgspec.Struct, frozen=True):
         complete: True where that is all that was missing.
     """
 
-    begin_ms: int
-    end_ms: int
+    begin_ms: _Whole
+    end_ms: _Whole
     reason: str
-    filled: int | None = None
+    filled: _Whole | None = None
     complete: bool | None = None
 
 

@@ -1,8 +1,5 @@
 """What lines are called in Dagster, whose names are letters, digits and underscores."""
 
-import hashlib
-import keyword
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
@@ -10,6 +7,7 @@ from typing import Final
 from dagster import AssetCheckKey, AssetKey
 
 from iiot_platform.core.errors import ConfigError
+from iiot_platform.core.pages import dagster_name
 from iiot_platform.core.schema import ACTIVITY, READINGS, TABLES, Table
 
 ASSET_TABLES: Final[dict[str, Table]] = {
@@ -40,14 +38,6 @@ LAG_WITHIN_BOUND: Final = "lag_within_bound"
 DELIVERY: Final = "delivery"
 LIVE_EQUALS_RERUN: Final = "live_equals_rerun"
 
-_VALID = re.compile(r"[A-Za-z0-9_]{1,80}")
-_INVALID = re.compile(r"[^A-Za-z0-9_]+")
-_RESERVED = {
-    *("context", "conf", "config", "meta", "arg_dict", "dict", "input_arg_dict"),
-    *("output_arg_dict", "int", "str", "float", "bool", "input", "output", "type", "default"),
-    *keyword.kwlist,
-}
-_KEPT = 60
 _LIVE_MAX_S: Final = 600
 
 
@@ -58,15 +48,6 @@ class NameClashError(ConfigError):
         super().__init__(
             f"lines '{first}' and '{second}' are both called '{name}' in Dagster; rename one"
         )
-
-
-def dagster_name(line: str) -> str:
-    """The valid name of a line: itself where that is valid, else its letters and a hash."""
-    if _VALID.fullmatch(line) and line not in _RESERVED:
-        return line
-    digest = hashlib.blake2b(line.encode("utf-8", "surrogatepass"), digest_size=4).hexdigest()
-    kept = _INVALID.sub("_", line).strip("_")[:_KEPT]
-    return f"{kept}_{digest}" if kept else f"line_{digest}"
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,8 @@ def summary_charts(rows: pd.DataFrame) -> Iterator[Chart]:
 def states(rows: pd.DataFrame, start_ms: int, end_ms: int) -> Iterator[Group]:
     """The states of all machines under each other."""
     timelines, finer = [], 0
-    for (machine, name), own in _series(rows, "machine_name", "state_name"):
+    known = rows.dropna(subset=["value"])
+    for (machine, name), own in _series(known, "machine_name", "state_name"):
         values = own["value"].to_numpy(np.int64)
         found = stretches(milliseconds(own["ts"]), values, end_ms, hold_s=HOLD_S)
         shown, left = drawable(found, start_ms, end_ms)

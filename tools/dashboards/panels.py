@@ -18,6 +18,7 @@ from grafana_foundation_sdk.models.common import (
 )
 
 from iiot_platform.core import schema
+from iiot_platform.core.clock import PARTITION_KEY_FORMAT
 from tools.dashboards.influxql import DATASOURCE, InfluxQuery, Source
 
 GAP_MS: Final = 60_000
@@ -25,7 +26,13 @@ GAP_MS: Final = 60_000
 FULL, HALF, THIRD = 24, 12, 8
 UPPER, LOWER, ANOMALY, RUN = "upper limit", "lower limit", "anomaly", "run"
 SHIFT, OFF_REFERENCE = "level shift", "off reference"
+HOUR: Final = "hour"
+"""The column with the key of a point's partition."""
 _NEWEST_ANOMALIES: Final = 200
+_TIME: Final = "Time"
+_CHOSEN_LINE: Final = "${line:percentencode}"
+_MOMENT: Final = {"%Y": "YYYY", "%m": "MM", "%d": "DD", "%H": "HH", "%M": "00"}
+"""Grafana's words for those of a partition's key, which is that of the start of an hour."""
 
 
 @dataclass(frozen=True)
@@ -115,14 +122,17 @@ def tested(title: str, source: Source, quantity: Tested) -> timeseries.Panel:
         }
     )
     limits = source.select({UPPER: f"{mean} + {reach}", LOWER: f"{mean} - {reach}"}, where=[learnt])
-    run = {"links": [run_link("${__data.fields." + RUN + "}")]}
+    partition = partition_link(source.table, f"${{__data.fields.{HOUR}:percentencode}}")
+    run = {"links": [run_link("${__data.fields." + RUN + "}"), partition]}
+    panel = lines(
+        title,
+        "Limits: mean of the window ± threshold x standard deviation. "
+        "Red: an anomaly in the interval. A point links to its run and to its hour's partition.",
+    )
+    for step in _hours("A"):
+        panel = panel.with_transformation(step)
     return (
-        lines(
-            title,
-            "Limits: mean of the window ± threshold x standard deviation. "
-            "Red: an anomaly in the interval. A point links to its run.",
-        )
-        .unit(quantity.unit)
+        panel.unit(quantity.unit)
         # as a table, so that the run stands in the frame that its link is made from
         .with_target(InfluxQuery(points, ref_id="A", result_format="table"))
         .with_target(InfluxQuery(limits, ref_id="B"))
@@ -215,7 +225,7 @@ def newest(title: str, source: Source, shown: Mapping[str, str]) -> table.Panel:
     columns |= {label: source.name(column) for label, column in shown.items()}
     tags = [tag for tag in source.table.names("tag") if tag != schema.LINE.name]
     query = source.select(columns, every=None, by=tags)
-    return listed(title, query)
+    return with_hours(listed(title, query), source.table)
 
 
 def anomalies(source: Source, quantity: Tested) -> table.Panel:
@@ -234,7 +244,8 @@ def anomalies(source: Source, quantity: Tested) -> table.Panel:
     query = source.select(
         columns, where=[f"{verdict['anomaly']} = 1"], every=None, newest=_NEWEST_ANOMALIES
     )
-    return listed(f"Newest anomalies (at most {_NEWEST_ANOMALIES})", query)
+    made = listed(f"Newest anomalies (at most {_NEWEST_ANOMALIES})", query)
+    return with_hours(made, source.table)
 
 
 def listed(title: str, query: str) -> table.Panel:
@@ -250,6 +261,52 @@ def listed(title: str, query: str) -> table.Panel:
     return made.override_by_name(RUN, properties({"links": [run_link("${__value.raw}")]}))
 
 
+def with_hours(made: table.Panel, shown: schema.Table, *, line: str = _CHOSEN_LINE) -> table.Panel:
+    """A table with the hour of each row, which leads to the partition of the table's asset.
+
+    Args:
+        made: the panel; its query gives the time of each row.
+        shown: the table whose rows it shows.
+        line: where Grafana finds the line's name.
+    """
+    for step in _hours():
+        made = made.with_transformation(step)
+    link = partition_link(shown, "${__value.raw:percentencode}", line=line)
+    return made.override_by_name(HOUR, properties({"links": [link]}))
+
+
+def _hours(query: str | None = None) -> list[models.DataTransformerConfig]:
+    """Steps that add each row's hour as the key of its partition, which is in UTC.
+
+    A link alone could not: Grafana writes the times in its links in the browser's zone.
+    """
+    only = None if query is None else models.MatcherConfig("byRefId", query)
+    shown = PARTITION_KEY_FORMAT
+    for word, other in _MOMENT.items():
+        shown = shown.replace(word, other)
+    copied = {
+        "mode": "binary",
+        "alias": HOUR,
+        "binary": {
+            "left": {"matcher": {"id": "byName", "options": _TIME}},
+            "operator": "+",
+            "right": {"fixed": "0"},
+        },
+        "replaceFields": False,
+    }
+    written = {"destinationType": "string", "dateFormat": shown, "timezone": "utc"}
+    conversions = [
+        {"targetField": HOUR, "destinationType": "time"},
+        {"targetField": HOUR, **written},
+    ]
+    return [
+        models.DataTransformerConfig("calculateField", filter_val=only, options=copied),
+        models.DataTransformerConfig(
+            "convertFieldType", filter_val=only, options={"conversions": conversions}
+        ),
+    ]
+
+
 def happened(source: Source) -> table.Panel:
     """The newest events of the chosen lines, with links to the run and to the hour's partition."""
     name = source.name
@@ -258,23 +315,22 @@ def happened(source: Source) -> table.Panel:
             "line": name(schema.LINE.name),
             "kind": name("kind"),
             "what": name("text"),
-            "hour": name("hour"),
+            HOUR: name("hour"),
             RUN: name("run_id"),
             "settings": name("config_version"),
         },
         every=None,
         newest=_NEWEST_ANOMALIES,
     )
-    partition = {
-        "title": "Open the hour's partition in Dagster",
-        "url": "${dagster_url:raw}/assets/${__data.fields.line:percentencode}/"
-        f"{schema.READINGS.name}?view=partitions&partition=${{__value.raw:percentencode}}",
-        "targetBlank": True,
-    }
+    partition = partition_link(
+        schema.READINGS,
+        "${__value.raw:percentencode}",
+        line="${__data.fields.line:percentencode}",
+    )
     return (
         listed("Settings, reruns and gaps: the newest events", query)
         .description(schema.EVENTS.description)
-        .override_by_name("hour", properties({"links": [partition]}))
+        .override_by_name(HOUR, properties({"links": [partition]}))
     )
 
 
@@ -283,6 +339,17 @@ def run_link(run: str) -> dict[str, object]:
     return {
         "title": "Open the run in Dagster",
         "url": f"${{dagster_url:raw}}/runs/{run}",
+        "targetBlank": True,
+    }
+
+
+def partition_link(
+    shown: schema.Table, hour: str, *, line: str = _CHOSEN_LINE
+) -> dict[str, object]:
+    """A link to an hour of a table in Dagster; `hour` and `line` are where Grafana finds them."""
+    return {
+        "title": "Open the hour's partition in Dagster",
+        "url": f"${{dagster_url:raw}}/assets/{line}/{shown.name}?view=partitions&partition={hour}",
         "targetBlank": True,
     }
 

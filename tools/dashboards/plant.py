@@ -143,7 +143,11 @@ def _lines_table() -> table.Panel:
         "targetBlank": True,
     }
     return (
-        panels.listed("Newest interval of each line", query)
+        panels.with_hours(
+            panels.listed("Newest interval of each line", query),
+            SUMMARY.table,
+            line=f"${{__data.fields.{_LINE}:percentencode}}",
+        )
         .description("The time says how fresh a line is.")
         .override_by_name("Time", panels.properties({"unit": "dateTimeFromNow"}))
         .override_by_name(_LINE, panels.properties({"links": [to_line, to_assets]}))

@@ -3,7 +3,7 @@
 from typing import Final
 
 from grafana_foundation_sdk.builders import dashboard as builders
-from grafana_foundation_sdk.models.common import VisibilityMode
+from grafana_foundation_sdk.models.common import GraphDrawStyle, VisibilityMode
 
 from iiot_platform.core import schema
 from tools.dashboards import boards, panels
@@ -55,23 +55,36 @@ def quality() -> builders.Dashboard:
             .height(8)
             .span(THIRD)
         )
-    for title, reason in (("Gaps", schema.GAP), ("Late rows", schema.LATE)):
-        query = QUALITY.select(
-            counts,
-            where=[f"{QUALITY.name('reason')} = '{reason}'"],
-            by=[_LINE],
-            without=["reason"],
+    made = made.with_panel(
+        panels.plotted(
+            "Gaps: time without data",
+            SUMMARY,
+            {"missing_s": f"sum({SUMMARY.name('missing_s')})"},
+            by=_LINE,
+            description=SUMMARY.table.column("missing_s").description.capitalize(),
         )
-        made = made.with_panel(
-            panels.bars(
-                panels.lines(title, found.column("count").description.capitalize()).with_target(
-                    InfluxQuery(query, alias=f"$tag_{_LINE}")
-                )
+        .draw_style(GraphDrawStyle.BARS)
+        .interval("10s")
+        .unit("s")
+        .height(8)
+        .span(THIRD)
+    )
+    late = QUALITY.select(
+        counts,
+        where=[f"{QUALITY.name('reason')} = '{schema.LATE}'"],
+        by=[_LINE],
+        without=["reason"],
+    )
+    made = made.with_panel(
+        panels.bars(
+            panels.lines("Late rows", found.column("count").description.capitalize()).with_target(
+                InfluxQuery(late, alias=f"$tag_{_LINE}")
             )
-            .interval("10s")
-            .height(8)
-            .span(THIRD)
         )
+        .interval("10s")
+        .height(8)
+        .span(THIRD)
+    )
     made = made.with_panel(
         panels.plotted(
             "Coverage of machine cycles",
@@ -101,7 +114,11 @@ def quality() -> builders.Dashboard:
             .span(HALF)
         )
         .with_panel(
-            panels.listed("Newest interval of each reason and its run", newest)
+            panels.with_hours(
+                panels.listed("Newest interval of each reason and its run", newest),
+                found,
+                line=f"${{__data.fields.{_LINE}:percentencode}}",
+            )
             .override_by_name(_LINE, link)
             .height(9)
             .span(HALF)

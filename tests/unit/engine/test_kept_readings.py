@@ -59,11 +59,15 @@ def lose(home: Home, number: int) -> tuple[int, int]:
 
 
 def deliveries(seed: int) -> list[Record]:
-    """Messages with disorder, duplicates and rubbish, and a gap of a source."""
+    """Messages with disorder, duplicates and rubbish, and a gap that is filled later."""
     found = disturb(line_records(seed, 150), seed)
     at = found[len(found) // 3]
-    gap = b'{"begin_ms":%d,"end_ms":%d,"reason":"away"}' % (BASE_MS, BASE_MS + 5_000)
-    return [*found[:50], Record("mqtt", f"{GAP_TOPIC}mqtt", gap, at.received_ts), *found[50:]]
+    told = b'{"begin_ms":%d,"end_ms":%d,"reason":"away"%%b}' % (BASE_MS, BASE_MS + 5_000)
+    gap, filled = (
+        Record("mqtt", f"{GAP_TOPIC}mqtt", told % more, at.received_ts)
+        for more in (b"", b',"filled":3,"complete":true')
+    )
+    return [*found[:50], gap, filled, *found[50:]]
 
 
 def computed(folder: Path, records: list[Record]) -> Engine:

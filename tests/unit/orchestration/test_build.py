@@ -8,9 +8,10 @@ from pydantic import SecretStr
 from iiot_platform.config.plant import Plant
 from iiot_platform.config.settings import InfluxSettings, PostgresSettings, Settings
 from iiot_platform.core import schema
+from iiot_platform.core.pages import dagster_name
 from iiot_platform.core.paths import Home
 from iiot_platform.orchestration.build import build_definitions
-from iiot_platform.orchestration.naming import ASSET_TABLES, dagster_name
+from iiot_platform.orchestration.naming import ASSET_TABLES
 
 LINES = ["line1", "Línea 2 (a.b)", "class"]
 

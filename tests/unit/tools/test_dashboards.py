@@ -69,6 +69,7 @@ def test_points_link_to_their_runs_and_pages_to_dagster(name: str) -> None:
     assert "${dagster_url:raw}/runs/${__value.raw}" in text
     assert "${dagster_url:raw}/assets/" in text
     for panel in data_panels(board):
+        assert ("/runs/${" in json.dumps(panel)) is ("&partition=${" in json.dumps(panel))
         if "${__data.fields.run}" in json.dumps(panel):
             framed = [t for t in panel["targets"] if t["resultFormat"] == "table"]
             assert 'last("run_id") AS "run"' in framed[0]["query"], panel["title"]
@@ -79,6 +80,7 @@ def test_what_a_panel_overrides_is_what_its_queries_show(name: str) -> None:
     board = json.loads(rendered()[name])
     for panel in data_panels(board):
         shown = set(re.findall(r'AS "([^"]+)"', " ".join(t["query"] for t in panel["targets"])))
+        shown |= {step["options"].get("alias") for step in panel.get("transformations", ())}
         shown |= {"Time"} | set(re.findall(r'"(\w+_name)"', str(panel["targets"])))
         for override in panel["fieldConfig"]["overrides"]:
             assert override["matcher"]["options"] in shown, panel["title"]

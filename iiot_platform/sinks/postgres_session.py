@@ -8,7 +8,7 @@ import os
 import socket
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 import psycopg2
@@ -23,8 +23,8 @@ class Session:
     """A connection in a transaction; safe for one thread.
 
     Args:
-        url: where, and how to log in.
-        timeout_s: for one statement, the connecting included.
+        url: where, and how to log in; its `connect_timeout` is for the connecting.
+        timeout_s: for one statement.
 
     Raises:
         psycopg2.Error: the server can not be reached or does not let us in.
@@ -35,8 +35,6 @@ class Session:
         self.is_overdue = False
         """True where the connection was cut because a statement took too long."""
         positional, named = url.get_dialect()().create_connect_args(url)
-        # libpq takes whole seconds, and two at least
-        named["connect_timeout"] = str(max(2, round(timeout_s)))
         self._connection: Any = psycopg2.connect(*positional, **named, client_encoding="UTF8")
         self._cursor: Any = self._connection.cursor()
 
@@ -93,4 +91,5 @@ class Session:
 
     def _cut(self, wire: socket.socket) -> None:
         self.is_overdue = True
-        wire.shutdown(socket.SHUT_RDWR)
+        with suppress(OSError):  # the server was quicker to close it
+            wire.shutdown(socket.SHUT_RDWR)

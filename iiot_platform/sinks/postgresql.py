@@ -11,7 +11,9 @@ from typing import Final, NamedTuple, Self
 
 import psycopg2
 import pyarrow as pa
+import sqlalchemy as sa
 from psycopg2 import errors
+from pydantic import SecretStr
 
 from iiot_platform.config.database import connection_url
 from iiot_platform.config.settings import PG_SINK_URL, PostgresSettings
@@ -25,6 +27,8 @@ from iiot_platform.sinks.refusals import RefusedRowsError
 from iiot_platform.sinks.sink import Server, Written
 
 _OPTIONS: Final = ("lock_timeout=10000", "idle_in_transaction_session_timeout=60000")
+_CONNECT_S: Final = "5"
+"""A database that can not be reached holds up a live run for no longer than this."""
 _REFUSALS: Final = frozenset({"22", "23", "54"})
 """Classes of errors that lie in a row: its data, a constraint, a key too long for an index."""
 _MAX_OFFENDERS: Final = 4
@@ -60,7 +64,7 @@ class PostgresSink:
 
     def __init__(self, settings: PostgresSettings, *, timeout_s: float = 30.0) -> None:
         self._schema = settings.db_schema
-        self._url = connection_url(settings.url, self._schema, *_OPTIONS)
+        self._url = connection_url(_hasty(settings.url), self._schema, *_OPTIONS)
         self._where = f"PostgreSQL at {self._url.host}:{self._url.port or 5432}, database"
         self._where += f" '{self._url.database}'"
         self._timeout_s = timeout_s
@@ -232,6 +236,13 @@ class PostgresSink:
 
     def _safe(self, text: str) -> str:
         return text.replace(self._url.password, "***") if self._url.password else text
+
+
+def _hasty(url: SecretStr) -> SecretStr:
+    """The URL with a shorter time to connect than the ledger's, where it says none itself."""
+    given = sa.make_url(url.get_secret_value())
+    found = given.set(query={"connect_timeout": _CONNECT_S, **given.query})
+    return SecretStr(found.render_as_string(hide_password=False))
 
 
 def _attempt(session: Session, work: Callable[[], object]) -> psycopg2.Error | None:

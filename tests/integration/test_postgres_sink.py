@@ -13,6 +13,8 @@ import psycopg2
 import pyarrow as pa
 import pytest
 import sqlalchemy as sa
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from iiot_platform.config.settings import PostgresSettings
@@ -206,9 +208,9 @@ def test_a_server_that_does_not_go_on_costs_a_bounded_time(database: PostgresDat
 
 def test_an_address_that_takes_connections_and_says_nothing_is_away() -> None:
     with socket.create_server(("127.0.0.1", 0)) as mute:
-        url = f"postgresql+psycopg2://me:{PASSWORD}@127.0.0.1:{mute.getsockname()[1]}/x"
+        url = f"postgresql+psycopg2://me:{PASSWORD}@127.0.0.1:{mute.getsockname()[1]}/x?connect_timeout=2"
         with (
-            PostgresSink(PostgresSettings(url=SecretStr(url)), timeout_s=1) as sink,
+            PostgresSink(PostgresSettings(url=SecretStr(url))) as sink,
             pytest.raises(SinkError, match="does not answer") as error,
         ):
             sink.server()
@@ -220,10 +222,10 @@ def test_a_user_who_may_not_make_tables_is_told_so_and_can_be_given_them(
 ) -> None:
     database.query("CREATE ROLE writer LOGIN PASSWORD 'geheim'")
     url = sa.make_url(database.settings.url.get_secret_value()).set(username="writer")
-    settings = PostgresSettings(url=SecretStr(url.render_as_string(hide_password=False)))
+    poorer = PostgresSettings(url=SecretStr(url.render_as_string(hide_password=False)))
     rows = make_rows(schema.SIGNALS, 2)
     try:
-        with PostgresSink(settings) as poor:
+        with PostgresSink(poorer) as poor:
             with pytest.raises(SinkError, match="let the user of IIOT_PG_SINK_URL create") as error:
                 poor.write(schema.SIGNALS, rows)
             assert not isinstance(error.value, RefusedError)  # it stays in the outbox
@@ -295,3 +297,42 @@ def test_rows_with_dictionaries_and_chunks_are_taken(
     coded = rows.set_column(place, "sensor_name", rows.column("sensor_name").dictionary_encode())
     sink.write(schema.SIGNALS, pa.concat_tables([coded.slice(0, 1), coded.slice(1)]))
     assert values(database, schema.SIGNALS, "sensor_name") == rows.column(place).to_pylist()
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 5),
+            st.none() | st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=6),
+            st.none() | st.floats(),
+            st.none() | st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=6),
+        ),
+        max_size=12,
+    )
+)
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_rows_in_any_order_end_as_the_last_of_each_key(
+    database: PostgresDatabase,
+    sink: PostgresSink,
+    written: list[tuple[int, str | None, float | None, str | None]],
+) -> None:
+    times, names, numbers, runs = zip(*written, strict=True) if written else ((),) * 4
+    rows = make_rows(
+        schema.SIGNALS,
+        len(written),
+        ts=[START_MS + at for at in times],
+        machine_name=["m"] * len(written),
+        sensor_name=list(names),
+        value=list(numbers),
+        run_id=list(runs),
+    )
+    end_ms = START_MS + 10
+    sink.rewrite(schema.SIGNALS, "line1", START_MS, end_ms, rows.slice(0, len(written) // 2))
+    sink.write(schema.SIGNALS, rows.slice(len(written) // 2))
+    last = {(START_MS + at, name or ""): (repr(x), run) for at, name, x, run in written}
+    found = {
+        (row["ts"], row["sensor_name"]): (repr(row["value"]), row["run_id"])
+        for row in database.shown(schema.SIGNALS)
+    }
+    assert found == last
+    sink.rewrite(schema.SIGNALS, "line1", START_MS, end_ms, rows.slice(0, 0))

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 
+import psutil
 import pytest
 import sqlalchemy as sa
 from pydantic import SecretStr
@@ -134,8 +135,15 @@ class PostgresServer:
     def kill(self) -> None:
         """Kills the server as a crash would, all its processes at once."""
         if self._process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
+            children = []
+            with contextlib.suppress(psutil.NoSuchProcess):  # it has ended by itself
+                children = psutil.Process(self._process.pid).children(recursive=True)
+            # each has a group of its own, and would go on until it misses its parent
+            self._process.kill()
+            for child in children:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    child.kill()
+            psutil.wait_procs(children, timeout=_DEADLINE_S)
             self._process.wait()
             self._process = None
 

@@ -130,6 +130,16 @@ def test_garbage_and_a_time_without_a_sink_hide_no_rows(home: Home) -> None:
     assert sink.tables["signals"] == standing(engine)["signals"]
 
 
+def test_what_another_sink_is_told_later_hides_no_rows(home: Home) -> None:
+    records = [signal("t", BASE_MS + i * 1_000, float(i % 3)) for i in range(160)]
+    engine = engine_at(home.root, records, sinks=("influxdb", "postgresql"))
+    engine.run_batch(LINE, run_id="both", row_cap=10)
+    take_all(Engine(home, PLANT, sinks=("postgresql",)), [10])  # merges the first file
+    sink = MemorySink()
+    run(engine, sink)
+    assert sink.tables["signals"] == standing(engine)["signals"]
+
+
 def test_a_rewrite_that_was_interrupted_is_done_again(home: Home) -> None:
     engine = engine_at(home.root, line_records(2, 60), sinks=("influxdb",))
     take_all(engine, [10_000])

@@ -15,15 +15,19 @@ from buffer_service.sources.link_state import LinkState
 from buffer_service.sources.mqtt_connection import STEADY_S, Connection, Wanted
 from buffer_service.sources.mqtt_routing import Routing, prefix_of
 from buffer_service.sources.mqtt_subscriptions import Subscriptions
+from buffer_service.sources.sparkplug_rebirth import RebirthCompanion
 from iiot_platform.config.plant import MqttSource
+from iiot_platform.config.sparkplug import SparkplugNodes
 from iiot_platform.core.capture_log import GAP_TOPIC, Record
 from iiot_platform.core.clock import MS_PER_S, from_ms, now_ms, now_us
+from iiot_platform.core.sparkplug import PREFIX
 
 logger = logging.getLogger(__name__)
 
 QOS0_LIMIT: Final = 20_000
 """Unacknowledged QoS 0 messages held at most; the broker's window does not bound these."""
 _STOP_TIMEOUT_S: Final = 2.0
+_SPARKPLUG: Final = PREFIX.encode()
 _SUBSCRIBE_MS: Final = 1_000
 """How long a new session may take until it is subscribed."""
 _NO_ACKNOWLEDGEMENT: Final = 0
@@ -47,6 +51,7 @@ class MqttReceiver:
         on_pressure: called when half the Receive Maximum waits, so that a commit comes early.
         subscriptions: the file that remembers what the session has subscribed.
         away_since_ms: when an earlier run that had a session was last known to receive.
+        companion: asks Sparkplug nodes for their births.
     """
 
     def __init__(
@@ -58,6 +63,7 @@ class MqttReceiver:
         on_pressure: Callable[[], None],
         subscriptions: Path | None = None,
         away_since_ms: int | None = None,
+        companion: RebirthCompanion | None = None,
     ) -> None:
         self._settings = settings
         self._name = settings.name
@@ -84,6 +90,7 @@ class MqttReceiver:
         self._away_since_ms = away_since_ms
         self._has_session = away_since_ms is not None
         self._taken_us = 0
+        self._companion = companion
 
     @property
     def name(self) -> str:
@@ -103,6 +110,8 @@ class MqttReceiver:
             "unmatched": self._unmatched,
             "waiting": len(self._inbox),
         }
+        if self._companion is not None:
+            counts["rebirths"] = self._companion.requests
         return SourceStatus(state, reason, since_ms, counts)
 
     @property
@@ -113,6 +122,8 @@ class MqttReceiver:
     def start(self) -> None:
         """Connect, and reconnect for ever."""
         self._thread.start()
+        if self._companion is not None:
+            self._companion.start()
 
     def drain(self) -> list[Event]:
         """Everything that has come since the last call, in order."""
@@ -134,8 +145,18 @@ class MqttReceiver:
         if packet_ids and connection is not None:
             connection.acknowledge(packet_ids)
 
-    def take(self, streams: Mapping[str, str], filters: Sequence[str]) -> None:
-        """Bring these lines from now on, and what the broker still holds of the others."""
+    def take(
+        self,
+        streams: Mapping[str, str],
+        filters: Sequence[str],
+        nodes: Sequence[SparkplugNodes] = (),
+    ) -> None:
+        """Bring these lines from now on, and what the broker still holds of the others.
+
+        Births are asked of these nodes.
+        """
+        if self._companion is not None:
+            self._companion.follow(nodes)
         routing = self._routing.successor(streams, filters)
         if routing.same_as(self._routing):
             return
@@ -147,6 +168,8 @@ class MqttReceiver:
     def stop(self) -> None:
         """Send the acknowledgements that are due and disconnect; the session stays."""
         self._stopping.set()
+        if self._companion is not None:
+            self._companion.stop()
         connection = self._connection
         if connection is not None:
             connection.stop()
@@ -184,6 +207,8 @@ class MqttReceiver:
 
     def _connected(self, session_present: bool) -> None:  # noqa: FBT001 - the only argument
         self._connects += 1
+        if self._companion is not None:
+            self._companion.forget()
         self._link.set("connecting", "subscribing")
         kind = "session resumed" if session_present else "new session"
         logger.info(
@@ -275,6 +300,8 @@ class MqttReceiver:
             self._qos0_taken += 1
             event = Delivery(stream, record, (self._generation, _NO_ACKNOWLEDGEMENT))
         self._inbox.put(event)
+        if self._companion is not None and topic_bytes.startswith(_SPARKPLUG):
+            self._companion.observe(topic, payload)
 
     def _leave(self, topic: str, packet_id: int) -> None:
         """Acknowledge what no line takes: a line that left the plant file is still subscribed."""

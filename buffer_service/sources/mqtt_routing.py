@@ -1,6 +1,7 @@
 """Which line a topic belongs to."""
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 _LIMIT: Final = 100_000
@@ -8,10 +9,13 @@ SHARED: Final = "$share/"
 
 
 def prefix_of(topic_filter: str) -> str:
-    """What the topics start with that a filter `[$share/<group>/]<prefix>#` brings."""
+    """What the topics start with that a filter `[$share/<group>/]<prefix>#` brings.
+
+    Of a filter without `#` it is the whole topic, a `/` behind it; `+` is any level.
+    """
     if topic_filter.startswith(SHARED):
         topic_filter = topic_filter.removeprefix(SHARED).partition("/")[2]
-    return topic_filter.removesuffix("#")
+    return topic_filter[:-1] if topic_filter.endswith("#") else f"{topic_filter}/"
 
 
 class Routing(dict[bytes, tuple[str, str | None]]):
@@ -60,12 +64,18 @@ class Routing(dict[bytes, tuple[str, str | None]]):
         except UnicodeDecodeError:
             return repr(topic_bytes), None  # brokers refuse it: nothing that a line could name
         level = f"{topic}/"
-        stream = next((s for prefix, s in self._prefixes if level.startswith(prefix)), None)
+        stream = next((s for starts, s in self._prefixes if starts(level)), None)
         if len(self) >= _LIMIT:
             self.clear()
         self[topic_bytes] = topic, stream
         return topic, stream
 
 
-def _longest_first(streams: Mapping[str, str]) -> list[tuple[str, str]]:
-    return sorted(streams.items(), key=lambda item: -len(item[0]))
+def _longest_first(streams: Mapping[str, str]) -> list[tuple[Callable[[str], object], str]]:
+    """What tells a prefix's topics, and its stream; the longest prefix first."""
+    longest = sorted(streams.items(), key=lambda item: -len(item[0]))
+    return [(_starts(prefix), stream) for prefix, stream in longest]
+
+
+def _starts(prefix: str) -> Callable[[str], object]:
+    return re.compile("[^/]*".join(map(re.escape, prefix.split("+")))).match

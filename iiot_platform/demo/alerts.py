@@ -49,4 +49,4 @@ class AlertNews:
         for alert in list(fresh.values())[:_MOST]:
             yield f"alert {alert.state}: {summary(alert)} (MQTT {topic(self._root, alert.key)})"
         if len(fresh) > _MOST:
-            yield f"and {len(fresh) - _MOST} more alerts: iiot alerts list"
+            yield f"and {len(fresh) - _MOST} more: iiot alerts list"

@@ -20,6 +20,7 @@ from iiot_platform.engine.hour import HourBuilder, WholeHour
 from iiot_platform.engine.hour_input import by_hour, hour_input
 from iiot_platform.engine.kept_readings import KeptReadings
 from iiot_platform.engine.ledger import Ledger
+from iiot_platform.engine.lifecycle_ledger import LedgerHistory
 from iiot_platform.engine.live_batch import LiveBatch
 from iiot_platform.engine.log_reader import LogReader
 from iiot_platform.engine.messages import COLUMNS
@@ -80,7 +81,7 @@ class Engine:
             return None
         current = self._plant.line_settings(line)
         records = self.log.read(line, self.log.present(line, [(lo, hi)]), COLUMNS)
-        decoded = decode(records, current)
+        decoded = decode(records, current, LedgerHistory(self.ledger, line))
         parts = by_hour(decoded)
         batch = LiveBatch(self, line, current, (lo, hi), run_id, [hour for hour, _, _ in parts])
         for hour, readings, quarantined in parts:
@@ -195,7 +196,15 @@ class Engine:
         if also is not None and also not in ranges:
             ranges.append(also)
         kept = KeptReadings(self.log, self.ledger, self.store, line)
-        found = hour_input(self.log, kept, hour, ranges, settings, rows=self._plant.batches.row_cap)
+        found = hour_input(
+            self.log,
+            kept,
+            LedgerHistory(self.ledger, line),
+            hour,
+            ranges,
+            settings,
+            rows=self._plant.batches.row_cap,
+        )
         computed = self.builder(line).whole(
             hour, version, found.readings, found.quarantined, known, settings
         )

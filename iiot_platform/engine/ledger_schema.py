@@ -168,6 +168,21 @@ TOLD: Final = sa.Table(
     sa.Column("batch", _INT, nullable=False),
     comment="The last batch of which a database was told what happened.",
 )
+LIFECYCLE: Final = sa.Table(
+    "lifecycle",
+    METADATA,
+    sa.Column("line", _TEXT, primary_key=True),
+    sa.Column("offset", _INT, primary_key=True),
+    sa.Column("node", _TEXT, nullable=False),
+    sa.Column("device", _TEXT, nullable=False),
+    sa.Column("type", _TEXT, nullable=False),
+    sa.Column("topic", _TEXT, nullable=False),
+    sa.Column("received_ms", _INT, nullable=False),
+    sa.Column("payload", sa.LargeBinary, nullable=False),
+    sa.Index("lifecycle_type", "line", "node", "device", "type", "offset"),
+    sa.Index("lifecycle_node", "line", "node", "offset"),
+    comment="Append-only: births and deaths of Sparkplug nodes below the watermark, for ever.",
+)
 LEASES: Final = sa.Table(
     "leases",
     METADATA,

@@ -12,6 +12,7 @@ from iiot_platform.core.names import SeriesKey
 from iiot_platform.engine import ledger_schema as db
 from iiot_platform.engine.commit import Base, Commit, DirtyMark, FileChange, HourChange, StoredState
 from iiot_platform.engine.errors import CommitLostError
+from iiot_platform.engine.lifecycle_ledger import add_events
 from iiot_platform.engine.partition import SeriesState
 
 _PAGE: Final = 500
@@ -48,6 +49,7 @@ def swap(
         _extend_range(connection, commit.line, hour, lo, hi)
     _write_dirty(connection, commit, ripples, now_ms)
     _count(connection, commit)
+    add_events(connection, commit.line, commit.lifecycle)
     return {change.hour: change.base_version + 1 for change in commit.hours}
 
 

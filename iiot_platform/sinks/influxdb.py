@@ -6,6 +6,7 @@ InfluxDB is a view of the tables and can be rebuilt; every write and every delet
 import gzip
 import ipaddress
 import json
+import logging
 import re
 from types import TracebackType
 from typing import Any, Final, Self
@@ -21,11 +22,12 @@ from influxdb_client.service.write_service import WriteService
 
 from iiot_platform.config.settings import InfluxSettings
 from iiot_platform.core import schema
+from iiot_platform.core.clock import from_ms
 from iiot_platform.core.errors import SinkError
 from iiot_platform.sinks.line_protocol import Lines, render
 from iiot_platform.sinks.refusals import RefusedError, RefusedRowsError
 from iiot_platform.sinks.sink import Server, Written
-from iiot_platform.sinks.vanished import standing_query, tombstones, within
+from iiot_platform.sinks.vanished import left_empty, old_values, standing_query, tombstones, within
 
 MAX_POINTS: Final = 5_000
 MAX_BYTES: Final = 8_000_000
@@ -36,6 +38,8 @@ _TOO_LARGE: Final = 413
 _REFUSALS: Final = frozenset({400, 422})
 _TOO_MANY: Final = 429
 _SERVER_ERROR: Final = 500
+
+_log = logging.getLogger(__name__)
 
 
 class InfluxSink:
@@ -187,7 +191,8 @@ class InfluxSink:
         """Make rows all that a line has in a table with times in [start_ms, end_ms).
 
         Where the server can not delete, what stands there and is not among the rows is
-        overwritten as deleted; a field that a row leaves empty keeps its old value there.
+        overwritten as deleted; a field that a row leaves empty keeps its old value there, which
+        is logged.
 
         Raises:
             RefusedRowsError: the server refuses some of the rows; all others are stored.
@@ -196,8 +201,10 @@ class InfluxSink:
         if self.can_delete:
             self.delete_range(table, line, start_ms, end_ms)
             return self.write(table, rows)
-        asked = standing_query(table, line, start_ms, end_ms)
-        lines = tombstones(table, rows, self._query("read", table, asked))
+        empty = left_empty(table, rows)
+        asked = standing_query(table, line, start_ms, end_ms, empty)
+        answer = self._query("read", table, asked)
+        lines = tombstones(table, rows, answer)
         for start in range(0, len(lines), MAX_POINTS):
             try:
                 self._post("".join(lines[start : start + MAX_POINTS]).encode())
@@ -205,6 +212,14 @@ class InfluxSink:
                 raise self._failure(error) from error
             except urllib3.exceptions.HTTPError as error:
                 raise self._unreached(error) from error
+        kept = old_values(table, rows, answer, empty)
+        if kept:
+            _log.warning(
+                "%s can not empty a field: table '%s' of line '%s' from %s keeps old values of %s;"
+                " 'iiot sink rebuild' into a new database leaves them out",
+                *(self._where, table.name, line, from_ms(start_ms).isoformat()),
+                ", ".join(f"{name} ({count} rows)" for name, count in sorted(kept.items())),
+            )
         return self.write(table, rows)
 
     def _query(self, what: str, table: schema.Table, statement: str) -> dict[str, Any]:

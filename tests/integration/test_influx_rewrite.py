@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator
 
+import pyarrow as pa
 import pytest
 
 from iiot_platform.core import schema
-from iiot_platform.core.clock import hour_of, hour_start_ms
+from iiot_platform.core.clock import MS_PER_HOUR, hour_of, hour_start_ms
 from iiot_platform.sinks import influxdb
 from iiot_platform.sinks.drain import drain
 from iiot_platform.sinks.influxdb import InfluxSink
@@ -13,8 +14,9 @@ from tests.reference.memory_outbox import MemoryOutbox
 from tests.reference.table_rows import make_rows
 from tests.servers import influx
 from tests.servers.influx import Influx
+from tests.servers.streams import BASE_MS
 
-HOUR = hour_of(1_795_338_000_000)
+HOUR = hour_of(BASE_MS)
 DRAIN_S = 60.0
 MEASURED = tuple(schema.measured())
 
@@ -45,6 +47,36 @@ def test_a_rewrite_leaves_the_rows_of_its_hour_alone_and_touches_no_other(
     own = [(row["time"] - start_ms) // 1_000 for row in shown if row["line_name"] == line]
     assert sorted(own) == [-1, 3, 4, 5, 6, 7]
     assert [row["time"] for row in shown if row["line_name"] == f"{line} 2"] == [start_ms + 1_000]
+
+
+@pytest.mark.parametrize("version_3", [False, True], ids=["deletes", "marks"])
+def test_a_field_that_a_rewrite_empties_goes_or_its_old_value_is_told(
+    shared: Influx, caplog: pytest.LogCaptureFixture, *, version_3: bool
+) -> None:
+    assert shared.faults is not None
+    shared.faults.is_version_3 = version_3
+    table, line, start_ms = schema.VIBRATION_ANOMALIES, f"emptied {version_3}", hour_start_ms(HOUR)
+    rows = make_rows(table, 6, line=line, start_ms=start_ms)
+    hour = (table, line, start_ms, start_ms + MS_PER_HOUR)
+    column = table.arrow.get_field_index("sensor_temperature")
+    emptied = [48.0, None, float("nan"), 48.0, 48.0, 48.0]
+    fewer = rows.set_column(column, table.arrow.field(column), pa.array(emptied))
+    with InfluxSink(shared.settings) as sink:
+        sink.write(table, rows)
+        sink.rewrite(*hour, rows)
+        assert caplog.messages == []
+        sink.rewrite(*hour, fewer)
+        sink.rewrite(*hour, fewer.slice(0, 1))  # nothing of it is empty
+    shown = shared.query(
+        f'SELECT "sensor_temperature" FROM "{table.measurement}" WHERE "line_name" = \'{line}\''
+    )
+    assert len(shown) == (6 if version_3 else 1)
+    if version_3:
+        (told,) = caplog.messages
+        assert f"of line '{line}' from 2026-09-21T14:00:00+00:00 keeps old values of" in told
+        assert "sensor_temperature (2 rows); 'iiot sink rebuild'" in told
+    else:
+        assert caplog.messages == []
 
 
 @pytest.fixture(scope="module")

@@ -49,7 +49,9 @@ def _converted(one: Mapping[str, Any], types: Mapping[str, str], row: Row) -> Ro
 
 
 def links(panel: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """The columns of a panel that have links, with each link."""
+    """The columns of a panel that have links, with each link; all columns: an empty name."""
+    for link in panel["fieldConfig"]["defaults"].get("links", ()):
+        yield "", link
     for override in panel["fieldConfig"]["overrides"]:
         for one in override["properties"]:
             if one["id"] == "links":
@@ -65,6 +67,8 @@ def followed(url: str, column: str, row: Row, variables: Mapping[str, str]) -> s
         if name == "__value":
             assert path == "raw"
             text = row[column]
+        elif name == "__field":
+            text = row[path.removeprefix("labels.")]
         elif name == "__data":
             text = row[path.removeprefix("fields.")]
         else:

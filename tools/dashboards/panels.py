@@ -18,7 +18,7 @@ from grafana_foundation_sdk.models.common import (
 )
 
 from iiot_platform.core import schema
-from iiot_platform.core.clock import PARTITION_KEY_FORMAT
+from tools.dashboards import links
 from tools.dashboards.influxql import DATASOURCE, InfluxQuery, Source
 
 GAP_MS: Final = 60_000
@@ -26,13 +26,7 @@ GAP_MS: Final = 60_000
 FULL, HALF, THIRD = 24, 12, 8
 UPPER, LOWER, ANOMALY, RUN = "upper limit", "lower limit", "anomaly", "run"
 SHIFT, OFF_REFERENCE = "level shift", "off reference"
-HOUR: Final = "hour"
-"""The column with the key of a point's partition."""
 _NEWEST_ANOMALIES: Final = 200
-_TIME: Final = "Time"
-_CHOSEN_LINE: Final = "${line:percentencode}"
-_MOMENT: Final = {"%Y": "YYYY", "%m": "MM", "%d": "DD", "%H": "HH", "%M": "00"}
-"""Grafana's words for those of a partition's key, which is that of the start of an hour."""
 
 
 @dataclass(frozen=True)
@@ -82,14 +76,28 @@ def plotted(
     by: str | None = None,
     description: str = "",
     without: Iterable[str] = (),
+    line: str | None = links.CHOSEN_LINE,
 ) -> timeseries.Panel:
-    """Expressions over time; `by` makes one line per value of a tag, named after it."""
+    """Expressions over time, whose points lead to their hour's partition.
+
+    Args:
+        title: of the panel.
+        source: the table.
+        expressions: what is plotted, by the name that it is shown under.
+        by: makes one line per value of a tag, named after it.
+        description: of the panel.
+        without: tags whose variable does not restrict it.
+        line: where Grafana finds the line's name; None where points are of several lines.
+    """
     groups = [] if by is None else [by]
     alias = "$col" if by is None else f"$tag_{by}"
     if by is not None and len(expressions) > 1:
         alias += " $col"
     query = source.select(expressions, by=groups, without=without)
-    return lines(title, description).with_target(InfluxQuery(query, alias=alias))
+    panel = lines(title, description).with_target(InfluxQuery(query, alias=alias))
+    if by == schema.LINE.name:
+        line = f"${{__field.labels.{by}:percentencode}}"
+    return panel if line is None else links.with_partitions(panel, source.table, line)
 
 
 def share(panel: timeseries.Panel) -> timeseries.Panel:
@@ -122,14 +130,14 @@ def tested(title: str, source: Source, quantity: Tested) -> timeseries.Panel:
         }
     )
     limits = source.select({UPPER: f"{mean} + {reach}", LOWER: f"{mean} - {reach}"}, where=[learnt])
-    partition = partition_link(source.table, f"${{__data.fields.{HOUR}:percentencode}}")
-    run = {"links": [run_link("${__data.fields." + RUN + "}"), partition]}
+    partition = links.partition_link(source.table, f"${{__data.fields.{links.HOUR}:percentencode}}")
+    run = {"links": [links.run_link("${__data.fields." + RUN + "}"), partition]}
     panel = lines(
         title,
         "Limits: mean of the window ± threshold x standard deviation. "
         "Red: an anomaly in the interval. A point links to its run and to its hour's partition.",
     )
-    for step in _hours("A"):
+    for step in links.hours("A"):
         panel = panel.with_transformation(step)
     return (
         panel.unit(quantity.unit)
@@ -182,7 +190,7 @@ def levels(source: Source) -> timeseries.Panel:
         {SHIFT: f"max({name('shift_event')})", OFF_REFERENCE: f"max({name('off_reference')})"}
     )
     return (
-        lines("Level shifts")
+        links.with_partitions(lines("Level shifts"), source.table)
         .description("Off reference stays 1 until the new level is acknowledged in the plant file.")
         .min(0)
         .max(1)
@@ -225,7 +233,7 @@ def newest(title: str, source: Source, shown: Mapping[str, str]) -> table.Panel:
     columns |= {label: source.name(column) for label, column in shown.items()}
     tags = [tag for tag in source.table.names("tag") if tag != schema.LINE.name]
     query = source.select(columns, every=None, by=tags)
-    return with_hours(listed(title, query), source.table)
+    return links.with_hours(listed(title, query), source.table)
 
 
 def anomalies(source: Source, quantity: Tested) -> table.Panel:
@@ -245,7 +253,7 @@ def anomalies(source: Source, quantity: Tested) -> table.Panel:
         columns, where=[f"{verdict['anomaly']} = 1"], every=None, newest=_NEWEST_ANOMALIES
     )
     made = listed(f"Newest anomalies (at most {_NEWEST_ANOMALIES})", query)
-    return with_hours(made, source.table)
+    return links.with_hours(made, source.table)
 
 
 def listed(title: str, query: str) -> table.Panel:
@@ -258,53 +266,7 @@ def listed(title: str, query: str) -> table.Panel:
     )
     if f'AS "{RUN}"' not in query:
         return made
-    return made.override_by_name(RUN, properties({"links": [run_link("${__value.raw}")]}))
-
-
-def with_hours(made: table.Panel, shown: schema.Table, *, line: str = _CHOSEN_LINE) -> table.Panel:
-    """A table with the hour of each row, which leads to the partition of the table's asset.
-
-    Args:
-        made: the panel; its query gives the time of each row.
-        shown: the table whose rows it shows.
-        line: where Grafana finds the line's name.
-    """
-    for step in _hours():
-        made = made.with_transformation(step)
-    link = partition_link(shown, "${__value.raw:percentencode}", line=line)
-    return made.override_by_name(HOUR, properties({"links": [link]}))
-
-
-def _hours(query: str | None = None) -> list[models.DataTransformerConfig]:
-    """Steps that add each row's hour as the key of its partition, which is in UTC.
-
-    A link alone could not: Grafana writes the times in its links in the browser's zone.
-    """
-    only = None if query is None else models.MatcherConfig("byRefId", query)
-    shown = PARTITION_KEY_FORMAT
-    for word, other in _MOMENT.items():
-        shown = shown.replace(word, other)
-    copied = {
-        "mode": "binary",
-        "alias": HOUR,
-        "binary": {
-            "left": {"matcher": {"id": "byName", "options": _TIME}},
-            "operator": "+",
-            "right": {"fixed": "0"},
-        },
-        "replaceFields": False,
-    }
-    written = {"destinationType": "string", "dateFormat": shown, "timezone": "utc"}
-    conversions = [
-        {"targetField": HOUR, "destinationType": "time"},
-        {"targetField": HOUR, **written},
-    ]
-    return [
-        models.DataTransformerConfig("calculateField", filter_val=only, options=copied),
-        models.DataTransformerConfig(
-            "convertFieldType", filter_val=only, options={"conversions": conversions}
-        ),
-    ]
+    return made.override_by_name(RUN, properties({"links": [links.run_link("${__value.raw}")]}))
 
 
 def happened(source: Source) -> table.Panel:
@@ -315,14 +277,14 @@ def happened(source: Source) -> table.Panel:
             "line": name(schema.LINE.name),
             "kind": name("kind"),
             "what": name("text"),
-            HOUR: name("hour"),
+            links.HOUR: name("hour"),
             RUN: name("run_id"),
             "settings": name("config_version"),
         },
         every=None,
         newest=_NEWEST_ANOMALIES,
     )
-    partition = partition_link(
+    partition = links.partition_link(
         schema.READINGS,
         "${__value.raw:percentencode}",
         line="${__data.fields.line:percentencode}",
@@ -330,28 +292,8 @@ def happened(source: Source) -> table.Panel:
     return (
         listed("Settings, reruns and gaps: the newest events", query)
         .description(schema.EVENTS.description)
-        .override_by_name(HOUR, properties({"links": [partition]}))
+        .override_by_name(links.HOUR, properties({"links": [partition]}))
     )
-
-
-def run_link(run: str) -> dict[str, object]:
-    """A link to a run in Dagster; `run` is where Grafana finds its id."""
-    return {
-        "title": "Open the run in Dagster",
-        "url": f"${{dagster_url:raw}}/runs/{run}",
-        "targetBlank": True,
-    }
-
-
-def partition_link(
-    shown: schema.Table, hour: str, *, line: str = _CHOSEN_LINE
-) -> dict[str, object]:
-    """A link to an hour of a table in Dagster; `hour` and `line` are where Grafana finds them."""
-    return {
-        "title": "Open the hour's partition in Dagster",
-        "url": f"${{dagster_url:raw}}/assets/{line}/{shown.name}?view=partitions&partition={hour}",
-        "targetBlank": True,
-    }
 
 
 def flag_bars(color: str) -> dict[str, object]:

@@ -47,7 +47,7 @@ def test_what_fires_and_ends_is_said_once_and_what_an_earlier_run_said_is_not(
         stands(*(alert(i) for i in range(2, 10)))
         *shown, rest = news.news()
         assert len(shown) == 5
-        assert rest == "and 3 more alerts: iiot alerts list"
+        assert rest == "and 3 more: iiot alerts list"
     assert (news.firing, news.fired) == (8, 9)
 
 

@@ -28,7 +28,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     module = metafunc.module.__name__.rpartition(".")[2]
     thorough = os.environ.get("IIOT_TEST_LEDGER") == "both"
     if thorough or (module in ON_BOTH and metafunc.function.__name__ not in LONG):
-        metafunc.parametrize("ledger_database", ["sqlite", "postgresql"], indirect=True)
+        on_a_server = pytest.param("postgresql", marks=pytest.mark.postgresql)
+        metafunc.parametrize("ledger_database", ["sqlite", on_a_server], indirect=True)
 
 
 @pytest.fixture(autouse=True)

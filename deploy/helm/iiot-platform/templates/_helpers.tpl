@@ -178,7 +178,7 @@ ready: to start a process anew mends little that it does not mend itself.
 {{- define "iiot.probes" -}}
 {{- $alive := dict "command" (concat (list "python" "-m" "iiot_platform.probe") .words) -}}
 {{- $ready := dict "command" (concat (list "python" "-m" "iiot_platform.probe") (default .words .ready)) -}}
-startupProbe: {exec: {{ toJson $alive }}, periodSeconds: 5, timeoutSeconds: 15, failureThreshold: 60}
+startupProbe: {exec: {{ toJson $alive }}, periodSeconds: 5, timeoutSeconds: 15, failureThreshold: {{ .patience | default 60 }}}
 {{- if not .keep }}
 livenessProbe: {exec: {{ toJson $alive }}, periodSeconds: 30, timeoutSeconds: 15, failureThreshold: {{ .failures | default 4 }}}
 {{- end }}

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Final, Literal
 
@@ -38,7 +38,7 @@ class Engine:
     Args:
         home: where the log, the tables and the ledger are.
         plant: the plant file; its settings are the current ones.
-        sinks: True where a database wants to be told of every change.
+        sinks: names of the databases that want to be told of every change.
         clock: Unix milliseconds; tells which hours have closed.
     """
 
@@ -47,7 +47,7 @@ class Engine:
         home: Home,
         plant: Plant,
         *,
-        sinks: bool = False,
+        sinks: Iterable[str] = (),
         clock: Callable[[], int] = now_ms,
     ) -> None:
         self.log = LogReader(home)

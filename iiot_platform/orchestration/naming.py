@@ -67,10 +67,9 @@ class LineNames:
         """Key of the capture log."""
         return AssetKey([self.safe, "raw"])
 
-    @property
-    def influxdb(self) -> AssetKey:
-        """Key of the line's rows in InfluxDB."""
-        return AssetKey([self.safe, "influxdb"])
+    def sink(self, sink: str) -> AssetKey:
+        """Key of the line's rows in a database."""
+        return AssetKey([self.safe, sink])
 
     def table(self, table: str) -> AssetKey:
         """Key of a table."""
@@ -91,10 +90,9 @@ class LineNames:
         """Check that a computation of the whole hour gives what stood, bit for bit."""
         return AssetCheckKey(self.table(READINGS.name), LIVE_EQUALS_RERUN)
 
-    @property
-    def delivery(self) -> AssetCheckKey:
-        """Check that the database takes what it is given."""
-        return AssetCheckKey(self.influxdb, DELIVERY)
+    def delivery(self, sink: str) -> AssetCheckKey:
+        """Check that a database takes what it is given."""
+        return AssetCheckKey(self.sink(sink), DELIVERY)
 
     @property
     def live_job(self) -> str:
@@ -113,7 +111,7 @@ class LineNames:
 
     @property
     def catch_up_job(self) -> str:
-        """Job that hands a long backlog over to the database."""
+        """Job that hands long backlogs over to the databases."""
         return f"catch_up_{self.safe}"
 
 

@@ -9,7 +9,7 @@ import json
 import logging
 import re
 from types import TracebackType
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
 import pyarrow as pa
@@ -26,6 +26,7 @@ from iiot_platform.core.clock import from_ms
 from iiot_platform.core.errors import SinkError
 from iiot_platform.sinks.line_protocol import Lines, render
 from iiot_platform.sinks.refusals import RefusedError, RefusedRowsError
+from iiot_platform.sinks.sink import Server, Written
 from iiot_platform.sinks.vanished import left_empty, old_values, standing_query, tombstones, within
 
 MAX_POINTS: Final = 5_000
@@ -41,13 +42,6 @@ _SERVER_ERROR: Final = 500
 _log = logging.getLogger(__name__)
 
 
-class Written(NamedTuple):
-    """Points that the server has, and rows that had nothing to store."""
-
-    points: int
-    dropped: int
-
-
 class InfluxSink:
     """Writes tables to one bucket and deletes ranges of them.
 
@@ -56,6 +50,8 @@ class InfluxSink:
         timeout_s: for one request.
         retry_for_s: how long a request that meets 429, 5xx or a time-out is repeated.
     """
+
+    request_rows = MAX_POINTS
 
     def __init__(
         self, settings: InfluxSettings, *, timeout_s: float = 5.0, retry_for_s: float = 3.0
@@ -133,6 +129,14 @@ class InfluxSink:
         major = re.match(r"v?(\d+)", self.version)
         return major is None or int(major[1]) < _FIRST_WITHOUT_DELETE
 
+    def server(self) -> Server:
+        """Which version answers, and whether it deletes.
+
+        Raises:
+            SinkError: the server does not answer.
+        """
+        return Server("InfluxDB", self.version, self.can_delete)
+
     def write(self, table: schema.Table, rows: pa.Table) -> Written:
         """Write rows; the same time and tags replace what was there, field by field.
 
@@ -159,6 +163,8 @@ class InfluxSink:
                 reason=reason,
                 points=len(refused) + unsearched,
                 of=points,
+                advice="where a field's type is in conflict, move the old measurement away or"
+                " write to a new bucket",
             )
         return Written(points, dropped)
 

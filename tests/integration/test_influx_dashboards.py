@@ -12,11 +12,11 @@ import pytest
 
 from iiot_platform.alerts.grafana_queries import AlertQuery, alert_queries
 from iiot_platform.config.alerts import AlertSettings
+from iiot_platform.config.settings import INFLUXDB
 from iiot_platform.core import schema
 from iiot_platform.core.clock import MS_PER_HOUR, hour_of
 from iiot_platform.core.pages import dagster_name, partition_page
-from iiot_platform.engine.outbox import LedgerOutbox
-from iiot_platform.orchestration.delivery import InfluxDelivery
+from iiot_platform.orchestration.delivery import delivery_to
 from iiot_platform.sinks.influxdb import InfluxSink
 from tests.reference.grafana_frames import followed, links, transformed
 from tests.reference.grafana_queries import (
@@ -77,8 +77,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Filled]:
         suffix = "" if running.process else f" {uuid.uuid4().hex[:8]}"
         with simulated_tables(tmp_path_factory.mktemp("plant"), suffix=suffix) as plant:
             engine = plant.engine
-            outbox = LedgerOutbox(engine.ledger, engine.store)
-            delivery = InfluxDelivery(engine.ledger, engine.store, outbox, running.settings)
+            delivery = delivery_to(INFLUXDB, running.settings)(engine)
             try:
                 until = time.monotonic() + FILL_S
                 for line in plant.lines:

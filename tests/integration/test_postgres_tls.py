@@ -1,4 +1,4 @@
-"""Ledger and Dagster's storage in a PostgreSQL that is reached over TLS, or must not be."""
+"""Ledger, Dagster's storage and tables in a PostgreSQL that is reached over TLS, or must not be."""
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -10,13 +10,14 @@ import sqlalchemy as sa
 from dagster import DagsterInstance
 from pydantic import SecretStr
 
-from iiot_platform.config.settings import Settings
-from iiot_platform.core.errors import PlatformError
+from iiot_platform.config.settings import PostgresSettings, Settings
+from iiot_platform.core.errors import PlatformError, SinkError
 from iiot_platform.core.paths import Home
 from iiot_platform.engine.errors import LedgerError
 from iiot_platform.engine.ledger import Ledger
 from iiot_platform.orchestration.instance import instance_environ, prepare_instance
 from iiot_platform.orchestration.storage_postgres import DatabaseAwayError
+from iiot_platform.sinks.postgresql import PostgresSink
 from tests.servers.certificates import Authority
 from tests.servers.postgres import PASSWORD, PostgresServer, running_postgres
 
@@ -49,12 +50,18 @@ def open_storage(home: Home) -> None:
             assert instance.get_runs_count() == 0
 
 
+def open_tables(home: Home) -> None:
+    assert home.database is not None
+    with PostgresSink(PostgresSettings(url=home.database)) as sink:
+        assert sink.server().can_delete
+
+
 @pytest.fixture(autouse=True)
 def retries_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dagster_postgres.utils, "calculate_delay", lambda **_: 0.0)
 
 
-each_store = pytest.mark.parametrize("opened", [open_ledger, open_storage])
+each_store = pytest.mark.parametrize("opened", [open_ledger, open_storage, open_tables])
 
 
 def home_at(folder: Path, url: str) -> Home:
@@ -131,8 +138,8 @@ def test_a_server_without_tls_is_refused(
 
 
 def refused(opened: Callable[[Home], None], home: Home, reason: str) -> None:
-    kind = LedgerError if opened is open_ledger else DatabaseAwayError
+    kind = {open_ledger: LedgerError, open_storage: DatabaseAwayError, open_tables: SinkError}
     with pytest.raises(PlatformError, match=reason) as told:
         opened(home)
-    assert isinstance(told.value, kind)
+    assert isinstance(told.value, kind[opened])
     assert PASSWORD not in str(told.value)

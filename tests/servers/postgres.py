@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 
+import psutil
 import pytest
 import sqlalchemy as sa
 from pydantic import SecretStr
@@ -39,6 +40,7 @@ _SETTINGS = {
     "shared_buffers": "64MB",
     "autovacuum_naptime": "5s",
 }
+_DURABLE = {"fsync": "on", "full_page_writes": "on"}
 
 
 def programs() -> Path | None:
@@ -57,6 +59,7 @@ class PostgresServer:
     authority: Authority | None = None
     """With it the server has a certificate, and takes no connection that is not encrypted."""
     port: int = field(default_factory=free_port)
+    durable: bool = False
     _process: "subprocess.Popen[bytes] | None" = None
     _numbers: Iterator[int] = field(default_factory=lambda: count(1))
     _left: list[SecretStr] = field(default_factory=list)
@@ -107,7 +110,8 @@ class PostgresServer:
     def start(self) -> None:
         """Starts the server and waits until it answers."""
         parent = os.getpid()
-        options = [part for name, value in _SETTINGS.items() for part in ("-c", f"{name}={value}")]
+        settings = _SETTINGS | (_DURABLE if self.durable else {})
+        options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [
@@ -131,8 +135,15 @@ class PostgresServer:
     def kill(self) -> None:
         """Kills the server as a crash would, all its processes at once."""
         if self._process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
+            children = []
+            with contextlib.suppress(psutil.NoSuchProcess):  # it has ended by itself
+                children = psutil.Process(self._process.pid).children(recursive=True)
+            # each has a group of its own, and would go on until it misses its parent
+            self._process.kill()
+            for child in children:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    child.kill()
+            psutil.wait_procs(children, timeout=_DEADLINE_S)
             self._process.wait()
             self._process = None
 
@@ -229,8 +240,15 @@ def _as(user: pwd.struct_passwd | None) -> dict[str, int]:
 
 
 @contextlib.contextmanager
-def running_postgres(authority: Authority | None = None) -> Iterator[PostgresServer]:
-    """A server for as long as the block lasts; a skipped test where none is installed."""
+def running_postgres(
+    authority: Authority | None = None, *, durable: bool = False
+) -> Iterator[PostgresServer]:
+    """A server for as long as the block lasts; a skipped test where none is installed.
+
+    Args:
+        authority: makes its certificate.
+        durable: True where it waits for the disk, as installed ones do.
+    """
     folder_of_programs = programs()
     if folder_of_programs is None:
         reason = "PostgreSQL is not installed: run tests/servers/install"
@@ -239,7 +257,7 @@ def running_postgres(authority: Authority | None = None) -> Iterator[PostgresSer
         pytest.skip(reason)
     # not below pytest's folder, which only its own user may enter
     with tempfile.TemporaryDirectory(prefix="pg") as folder:
-        server = PostgresServer(folder_of_programs, Path(folder), authority)
+        server = PostgresServer(folder_of_programs, Path(folder), authority, durable=durable)
         try:
             server.make()
             server.start()

@@ -96,7 +96,7 @@ def simulated_tables(
     ):
         for line, records in captured.items():
             write_segments(home, line, [r for r in records if part(r)], rows=_SEGMENT_ROWS)
-        engine = Engine(home, _plant(lines, threshold), sinks=True, clock=clock)
+        engine = Engine(home, _plant(lines, threshold), sinks=("influxdb",), clock=clock)
         for line in lines:
             _take(engine, line, run)
         if run == RUNS["live"]:

@@ -91,7 +91,11 @@ def test_pages_are_told_where_their_addresses_are_known() -> None:
 
 
 def test_what_the_state_of_processes_says() -> None:
-    line = LineStatus("l", lag_s=70.0, sink=SinkState(pending=600, rejected=1))
+    line = LineStatus(
+        "l",
+        lag_s=70.0,
+        sinks={"influxdb": SinkState(pending=600), "postgresql": SinkState(rejected=1)},
+    )
     running = BufferState(running=True, written_ms=1, sources={"a": "connected", "b": "x: why"})
 
     def found(buffer: BufferState, source: str) -> dict[tuple[str, str], float]:

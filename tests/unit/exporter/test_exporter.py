@@ -62,7 +62,9 @@ def capture(home: Home, rows: int, *, line: str = LINE) -> None:
 
 
 def compute(home: Home, line: str = LINE) -> None:
-    with closing(Engine(home, Plant.model_validate({"lines": [line]}), sinks=True)) as engine:
+    with closing(
+        Engine(home, Plant.model_validate({"lines": [line]}), sinks=("influxdb",))
+    ) as engine:
         while engine.run_batch(line, run_id="run"):
             pass
 
@@ -103,7 +105,7 @@ def test_the_figures_are_those_of_log_and_ledger(settings: Settings) -> None:
         assert found['iiot_batch_duration_seconds_count{kind="live",line="line1"}'] == 1
         assert found['iiot_table_rows{line="line1",table="signals"}'] == 40
         assert sum(v for k, v in found.items() if k.startswith("iiot_quarantined_total")) == 1
-        assert found['iiot_sink_pending_entries{line="line1"}'] > 0
+        assert found['iiot_sink_pending_entries{line="line1",sink="influxdb"}'] > 0
         assert found["iiot_ledger_up"] == 1
         assert unready(watch) == {"buffer": "never ran here"}
     served = {row.split()[2] for row in text.splitlines() if row.startswith("# TYPE ")}

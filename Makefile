@@ -2,7 +2,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
-.PHONY: help demo test check audit sbom fmt faults fuzz bench dashboards lock clean runtime dev servers
+.PHONY: help demo test unit check audit sbom fmt faults fuzz bench dashboards lock clean runtime dev servers
 
 VENV ?= .venv
 SECONDS ?=
@@ -20,18 +20,24 @@ help:  ## show this help
 demo: runtime  ## run the whole platform with a simulated plant, until Ctrl-C (or SECONDS=60)
 	@iiot demo $(if $(SECONDS),--seconds $(SECONDS))
 
-test: check servers  ## check, then all tests, with real servers
-	@python -m pytest -n $(WORKERS)
+# tests of a module stay with one worker until another has none left: what they share is made once
+PYTEST := python -m pytest -n $(WORKERS) --dist worksteal
 
-check: dev  ## formatting, lint, types and the directions between packages
+test: check servers  ## check, then all tests, with real servers
+	@$(PYTEST)
+
+unit: dev  ## the unit tests alone, without a server: at every save (K=word: some of them)
+	@$(PYTEST) -q -m "not postgresql" $(if $(K),-k "$(K)") tests/unit
+
+check: dev  ## formatting, lint, types, directions between packages, known vulnerabilities
 	@ruff format --check --quiet . || { echo "error: run 'make fmt'" >&2; exit 1; }
 	@ruff check --quiet .
 	@mypy
 	@lint-imports --no-logo
-	@$(if $(AUDIT),tools/audit)
+	@python -m tools.audit --daily
 
-audit: dev  ## look for known vulnerabilities of the dependencies (also: make check AUDIT=1)
-	@tools/audit
+audit: dev  ## look for known vulnerabilities of the dependencies now
+	@python -m tools.audit
 
 sbom: dev  ## write bill of materials (CycloneDX) and licences of what is shipped into build/
 	@mkdir -p build
@@ -45,19 +51,21 @@ fmt: dev  ## format, and mend what the linter can mend
 	@ruff check --fix .
 
 faults: dev servers  ## break everything on purpose, some 200 times, and show what was lost
-	@IIOT_TEST_ALL_FAULTS=1 python -m pytest -q -n $(WORKERS) -m faults
+	@IIOT_TEST_ALL_FAULTS=1 $(PYTEST) -q -m faults
 
 fuzz: dev  ## send FUZZ=1000000 payloads, most of them broken, through the decoders
 	@python -m tests.fuzz.payloads --count $(or $(FUZZ),1000000)
+	@python -m tests.fuzz.sparkplug_messages --count $$(( $(or $(FUZZ),1000000) / 20 ))
 
 bench: dev servers  ## run the benchmarks and show their figures
 	@for bench in tests/benchmarks/bench_*.py; do python -m tests.benchmarks.$$(basename $$bench .py); done
 
-dashboards: dev  ## write dashboards, alerts and the references in docs/ from what is declared
+dashboards: dev  ## write dashboards, alerts, references in docs/ and the chart's copies from what is declared
 	@python -m tools.dashboards
 	@python -m tools.tables
 	@python -m tools.metrics
 	@python -m tools.alerts
+	@python -m tools.chart
 
 lock:  ## resolve pyproject.toml into the lock files again (UPGRADE=1: newest versions)
 	@command -v $(UV) >/dev/null || { echo "error: 'make lock' needs uv; install it with 'pip install uv'" >&2; exit 1; }

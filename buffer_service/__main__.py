@@ -16,6 +16,7 @@ from buffer_service.log.segment_file import Steps, no_step
 from buffer_service.metrics import BufferCollector, unhealthy, unready
 from buffer_service.plant_watch import PlantWatch
 from buffer_service.service import CaptureService
+from buffer_service.systemd import Notifier
 from iiot_platform.config.endpoint import EndpointError, EndpointSettings
 from iiot_platform.config.plant import MqttSource, Plant
 from iiot_platform.config.settings import Settings
@@ -37,6 +38,7 @@ def serve(
     steps: Steps = no_step,
     metrics: EndpointSettings | None = None,
     watch: PlantWatch | None = None,
+    systemd: Notifier | None = None,
 ) -> int:
     """Capture until SIGTERM or SIGINT; returns the exit code.
 
@@ -46,6 +48,7 @@ def serve(
         steps: told each step that a crash may follow; for tests.
         metrics: where metrics and health are served; None: nowhere.
         watch: follows the plant file, at once upon SIGHUP; None: the plant stays as it is.
+        systemd: is told once messages can be captured, that commits go on, and the end.
     """
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
@@ -56,8 +59,9 @@ def serve(
     hung_up = threading.Event()
     if watch is not None:
         signal.signal(signal.SIGHUP, lambda *_: hung_up.set())
+    systemd = systemd or Notifier()
     try:
-        service = CaptureService(home, plant, steps=steps)
+        service = CaptureService(home, plant, steps=steps, turned=systemd.alive)
     except PlatformError as error:
         logger.error("%s", error)  # noqa: TRY400 - the message says it all
         return 1
@@ -67,6 +71,7 @@ def serve(
         gc.freeze()
         gc.set_threshold(_COLLECT_AT)
         logger.info("capturing %s into %s", ", ".join(plant.line_names), home.capture)
+        systemd.ready()
         while not stopping.is_set():
             if service.wait(0):
                 logger.critical("the commit thread ended; see the error above")
@@ -75,6 +80,7 @@ def serve(
                 _follow(service, watch, hung_up)
             stopping.wait(_CHECK_S)
         logger.info("stopping")
+        systemd.stopping()
     return 0
 
 
@@ -128,7 +134,13 @@ def main() -> int:
     except PlatformError as error:
         sys.stderr.write(f"{error}\n")
         return 1
-    return serve(Home(arguments.home.absolute()), plant, metrics=metrics, watch=watch)
+    return serve(
+        Home(arguments.home.absolute()),
+        plant,
+        metrics=metrics,
+        watch=watch,
+        systemd=Notifier.from_environ(os.environ),
+    )
 
 
 if __name__ == "__main__":

@@ -6,13 +6,16 @@ from typing import TYPE_CHECKING
 
 from buffer_service.sources.event_loop import EventLoopThread
 from buffer_service.sources.mqtt import MqttReceiver
-from buffer_service.sources.mqtt_routing import SHARED
+from buffer_service.sources.mqtt_routing import SHARED, prefix_of
 from buffer_service.sources.mqtt_subscriptions import subscriptions_file
+from buffer_service.sources.sparkplug_rebirth import RebirthCompanion
 from buffer_service.status import away_since
 from iiot_platform.config.opcua_source import OpcUaSource
 from iiot_platform.config.plant import MqttSource, Plant
+from iiot_platform.config.sparkplug import SparkplugNodes
 from iiot_platform.core.clock import now_ms
 from iiot_platform.core.paths import Home
+from iiot_platform.core.sparkplug import LIFECYCLE, PREFIX
 
 if TYPE_CHECKING:
     from buffer_service.delivery import Source
@@ -67,7 +70,7 @@ class Roster:
             else:
                 source = before[settings.name]
                 if isinstance(source, MqttReceiver) and isinstance(settings, MqttSource):
-                    source.take(*_subscribed(plant, settings))
+                    source.take(*_subscribed(plant, settings), _asked(plant, settings))
             now.append(source)
         self.plant = plant
         self.sources = tuple(now)
@@ -83,6 +86,7 @@ class Roster:
                 on_pressure=self._wake.set,
                 subscriptions=subscriptions_file(self._home.capture, settings.name),
                 away_since_ms=self._away.get(settings.name),
+                companion=RebirthCompanion(settings, _asked(plant, settings)),
             )
         # costs a third of a second that a plant without OPC UA need not wait
         from buffer_service.sources.opcua import OpcUaReceiver  # noqa: PLC0415 - as said
@@ -119,7 +123,19 @@ def _subscribed(plant: Plant, settings: MqttSource) -> tuple[dict[str, str], lis
     """Topic prefix to line, and the topic filters that bring the lines."""
     lines = [plant.line_settings(line.name) for line in plant.lines_of(settings.name)]
     group = "" if settings.shared_group is None else f"{SHARED}{settings.shared_group}/"
+    filters = [(each, line.line) for line in lines for each in line.topic_filters]
     return (
-        {line.topic_prefix: line.line for line in lines},
-        [f"{group}{line.topic_filter}" for line in lines],
+        {prefix_of(each): line for each, line in filters},
+        [each if _is_for_all(each) else f"{group}{each}" for each, _ in filters],
     )
+
+
+def _is_for_all(topic_filter: str) -> bool:
+    """True where each buffer of a group needs the messages: births, and deaths, of Sparkplug."""
+    return topic_filter.startswith(PREFIX) and topic_filter.split("/")[2] in LIFECYCLE
+
+
+def _asked(plant: Plant, settings: MqttSource) -> list[SparkplugNodes]:
+    """The Sparkplug nodes that may be asked for their births."""
+    lines = (line.sparkplug for line in plant.lines_of(settings.name))
+    return [nodes for one in lines if one is not None and one.rebirth for nodes in one.nodes]

@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -38,15 +38,24 @@ class CaptureService:
         home: where the capture log lies.
         plant: sources and lines.
         steps: told each step that a crash may follow; for tests.
+        turned: called at each turn of the commit loop.
 
     Raises:
         StorageError: the log can not be opened, or another process writes it.
     """
 
-    def __init__(self, home: Home, plant: Plant, *, steps: Steps = no_step) -> None:
+    def __init__(
+        self,
+        home: Home,
+        plant: Plant,
+        *,
+        steps: Steps = no_step,
+        turned: Callable[[], None] = lambda: None,
+    ) -> None:
         self._home = home
         self._settings = plant.buffer
         self._steps = steps
+        self._turned = turned
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._log = CaptureLog(
@@ -156,6 +165,7 @@ class CaptureService:
             self._wake.wait(wait_s)
             self._wake.clear()
             self._turned_at = time.monotonic()
+            self._turned()
             wait_s = interval_s if self._commit() and self._follow() else self._pause()
             self._seal_when_due()
             if time.monotonic() >= status_at:

@@ -7,10 +7,12 @@ client.tables()
 client.table("line1", "signal_anomalies", start="2026-11-22 08:00", sensor_name="oil_pressure")
 """
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -299,11 +301,22 @@ class Client:
         raise StorageError(f"table '{table.name}' of '{line}' can not be read: {error}") from error
 
 
+@cache
+def _database(process: int) -> duckdb.DuckDBPyConnection:
+    """What queries of a process share: to open one takes ten times as long as most of them.
+
+    It is a process's own, since threads of a database do not survive a fork.
+    """
+    del process
+    # files that went or were damaged are to be noticed
+    return duckdb.connect(config={"enable_external_file_cache": False})
+
+
 def _run(sql: str, files: list[str]) -> pa.Table:
     """The answer to a query whose `{}` stands for the files."""
     listed = ", ".join(_literal(file) for file in files)
     source = f"read_parquet([{listed}], hive_partitioning = false)"
-    with closing(duckdb.connect()) as connection:
+    with closing(_database(os.getpid()).cursor()) as connection:
         connection.execute("SET TimeZone = 'UTC'")
         found: pa.Table = connection.sql(sql.replace("{}", source, 1)).to_arrow_table()
     return found

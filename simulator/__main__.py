@@ -1,4 +1,4 @@
-"""`python -m simulator run|replay|opcua|twin`."""
+"""`python -m simulator run|replay|opcua|sparkplug|twin`."""
 
 import argparse
 import contextlib
@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Event
 from types import FrameType
+from typing import Any
 
 from pydantic import ValidationError
 from rich.console import Console
@@ -20,6 +21,7 @@ from simulator.recording import DEFAULT_LABEL_COLUMNS
 from simulator.replay import ReplayOptions, replay
 from simulator.scenario_file import DEFAULT_SCENARIO, load_scenario
 from simulator.session import RunOptions, run
+from simulator.sparkplug import play
 from simulator.stats import Stats
 from simulator.twin import plant_yaml
 
@@ -104,6 +106,19 @@ def _opcua(parsed: argparse.Namespace) -> None:
     _finish(stats, as_json=parsed.json)
 
 
+def _sparkplug(parsed: argparse.Namespace) -> None:
+    options = RunOptions(
+        scenario=parsed.scenario,
+        home=parsed.home,
+        broker=_broker(parsed),
+        seconds=parsed.seconds,
+        lines=tuple(parsed.lines),
+    )
+    with _stop_on_signal() as stop, _progress(parsed.json) as on_progress:
+        stats = play(options, group=parsed.group, stop=stop, on_progress=on_progress)
+    _finish(stats, as_json=parsed.json)
+
+
 def _twin(parsed: argparse.Namespace) -> None:
     sys.stdout.write(plant_yaml(load_scenario(parsed.scenario)))
 
@@ -159,7 +174,7 @@ def _finish(stats: Stats, *, as_json: bool) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m simulator", description=__doc__)
-    commands = parser.add_subparsers(required=True, metavar="run|replay|opcua|twin")
+    commands = parser.add_subparsers(required=True, metavar="run|replay|opcua|sparkplug|twin")
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--home", type=Path, default=Path("var"), help="folder of all state")
     common.add_argument("--host", default="127.0.0.1")
@@ -211,10 +226,22 @@ def _parser() -> argparse.ArgumentParser:
     serves.add_argument("--lines", nargs="+", default=[], help="these lines alone")
     serves.add_argument("--json", action="store_true", help="print the counts as JSON at the end")
 
+    _add_sparkplug(commands, common)
     twin = commands.add_parser("twin", help="print the plant file that goes with a scenario")
     twin.set_defaults(command=_twin)
     twin.add_argument("--scenario", type=Path, default=DEFAULT_SCENARIO)
     return parser
+
+
+def _add_sparkplug(commands: Any, common: argparse.ArgumentParser) -> None:
+    plays_nodes = commands.add_parser(
+        "sparkplug", parents=[common], help="play machines as Sparkplug B edge nodes"
+    )
+    plays_nodes.set_defaults(command=_sparkplug)
+    plays_nodes.add_argument("--scenario", type=Path, default=DEFAULT_SCENARIO)
+    plays_nodes.add_argument("--group", help="group ID; default the line's name")
+    plays_nodes.add_argument("--seconds", type=float, metavar="N")
+    plays_nodes.add_argument("--lines", nargs="+", default=[], help="these lines alone")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import settings
 
 from tests.servers.buffer import MQTT_CLIENT, MQTT_CLIENTS
+from tests.servers.effort import USUAL
 from tests.servers.fault_table import (
     ALL,
     PROPERTY,
@@ -16,11 +17,12 @@ from tests.servers.fault_table import (
     outcomes,
     write_table,
 )
+from tests.servers.memory import keep_files_in_memory
 from tests.servers.postgres import PostgresServer, running_postgres
 
-# a machine that is busy with something else is no error of the code
-settings.register_profile("patient", settings.default, deadline=None, print_blob=True)
-settings.load_profile("patient")
+keep_files_in_memory()
+settings.register_profile("usual", USUAL)
+settings.load_profile("usual")
 
 
 @pytest.fixture(scope="session")

@@ -17,8 +17,9 @@ _HEAD: Final = """\
 Generated from `iiot_platform/core/schema.py` by `make dashboards`; do not edit.
 
 Every table is a set of Parquet files per line and hour (UTC) of event time; those with a
-measurement also stand in InfluxDB, tags and fields under the same names. A row is named by its
-time and tags: computing it again replaces it. `run_id` and `config_version` say which run and
+measurement also stand in databases, tags and fields under the same names: in InfluxDB as that
+measurement, in PostgreSQL as a table of the same name as here. A row is named by its time and
+tags: computing it again replaces it. `run_id` and `config_version` say which run and
 which settings made it. *Internal* columns stand in Parquet alone. A column may be empty only where
 *empty* says so.
 

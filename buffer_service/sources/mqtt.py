@@ -15,15 +15,19 @@ from buffer_service.sources.mqtt_client import Message
 from buffer_service.sources.mqtt_connection import STEADY_S, Connection, Wanted
 from buffer_service.sources.mqtt_routing import Routing, prefix_of
 from buffer_service.sources.mqtt_subscriptions import Subscriptions
+from buffer_service.sources.sparkplug_rebirth import RebirthCompanion
 from iiot_platform.config.plant import MqttSource
+from iiot_platform.config.sparkplug import SparkplugNodes
 from iiot_platform.core.capture_log import GAP_TOPIC, Record
 from iiot_platform.core.clock import MS_PER_S, from_ms, now_ms, now_us
+from iiot_platform.core.sparkplug import PREFIX
 
 logger = logging.getLogger(__name__)
 
 QOS0_LIMIT: Final = 20_000
 """Unacknowledged QoS 0 messages held at most; the broker's window does not bound these."""
 _STOP_TIMEOUT_S: Final = 2.0
+_SPARKPLUG: Final = PREFIX.encode()
 _SUBSCRIBE_MS: Final = 1_000
 """How long a new session may take until it is subscribed."""
 _NO_ACKNOWLEDGEMENT: Final = 0
@@ -48,6 +52,7 @@ class MqttReceiver:
         on_pressure: called when half the Receive Maximum waits, so that a commit comes early.
         subscriptions: the file that remembers what the session has subscribed.
         away_since_ms: when an earlier run that had a session was last known to receive.
+        companion: asks Sparkplug nodes for their births.
     """
 
     def __init__(
@@ -59,6 +64,7 @@ class MqttReceiver:
         on_pressure: Callable[[], None],
         subscriptions: Path | None = None,
         away_since_ms: int | None = None,
+        companion: RebirthCompanion | None = None,
     ) -> None:
         self._settings = settings
         self._name = settings.name
@@ -85,6 +91,7 @@ class MqttReceiver:
         self._away_since_ms = away_since_ms
         self._has_session = away_since_ms is not None
         self._taken_us = 0
+        self._companion = companion
 
     @property
     def name(self) -> str:
@@ -104,6 +111,8 @@ class MqttReceiver:
             "unmatched": self._unmatched,
             "waiting": len(self._inbox),
         }
+        if self._companion is not None:
+            counts["rebirths"] = self._companion.requests
         return SourceStatus(state, reason, since_ms, counts)
 
     @property
@@ -114,6 +123,8 @@ class MqttReceiver:
     def start(self) -> None:
         """Connect, and reconnect for ever."""
         self._thread.start()
+        if self._companion is not None:
+            self._companion.start()
 
     def drain(self) -> list[Event]:
         """Everything that has come since the last call, in order."""
@@ -135,8 +146,18 @@ class MqttReceiver:
         if packet_ids and connection is not None:
             connection.acknowledge(packet_ids)
 
-    def take(self, streams: Mapping[str, str], filters: Sequence[str]) -> None:
-        """Bring these lines from now on, and what the broker still holds of the others."""
+    def take(
+        self,
+        streams: Mapping[str, str],
+        filters: Sequence[str],
+        nodes: Sequence[SparkplugNodes] = (),
+    ) -> None:
+        """Bring these lines from now on, and what the broker still holds of the others.
+
+        Births are asked of these nodes.
+        """
+        if self._companion is not None:
+            self._companion.follow(nodes)
         routing = self._routing.successor(streams, filters)
         if routing.same_as(self._routing):
             return
@@ -148,6 +169,8 @@ class MqttReceiver:
     def stop(self) -> None:
         """Send the acknowledgements that are due and disconnect; the session stays."""
         self._stopping.set()
+        if self._companion is not None:
+            self._companion.stop()
         connection = self._connection
         if connection is not None:
             connection.stop()
@@ -185,6 +208,8 @@ class MqttReceiver:
 
     def _connected(self, session_present: bool) -> None:  # noqa: FBT001 - the only argument
         self._connects += 1
+        if self._companion is not None:
+            self._companion.forget()
         self._link.set("connecting", "subscribing")
         kind = "session resumed" if session_present else "new session"
         logger.info(
@@ -267,6 +292,7 @@ class MqttReceiver:
         )
         taken_us = now_us()
         events: list[Event] = []
+        companion, seen = self._companion, []
         for topic_bytes, payload, packet_id, qos, retain, dup in messages:
             topic, stream = routing[topic_bytes]
             if stream is None:
@@ -281,8 +307,16 @@ class MqttReceiver:
                 events.append(_new(Delivery, (stream, record, token, session, packet_id)))
             elif self._has_room():
                 events.append(Delivery(stream, record, (generation, _NO_ACKNOWLEDGEMENT)))
-        self._taken_us = taken_us
-        self._inbox.put_all(events)
+            else:
+                continue
+            if companion is not None and topic_bytes.startswith(_SPARKPLUG):
+                seen.append((topic, payload))
+        if events:
+            self._taken_us = taken_us
+            self._inbox.put_all(events)
+        if companion is not None:
+            for topic, payload in seen:
+                companion.observe(topic, payload)
 
     def _has_room(self) -> bool:
         """Whether one more message of QoS 0 is taken."""

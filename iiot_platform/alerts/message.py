@@ -11,8 +11,9 @@ from iiot_platform.alerts.catalog import RULES
 from iiot_platform.alerts.evaluation import Alert
 from iiot_platform.alerts.lifecycle import AlertKey, AlertState, Evidence
 from iiot_platform.core import schema
-from iiot_platform.core.clock import from_ms, hour_of, partition_key
+from iiot_platform.core.clock import from_ms, hour_of
 from iiot_platform.core.names import path_segment
+from iiot_platform.core.pages import partition_page, run_page
 
 VERSION: Final = 1
 _NO_SERIES: Final = "-"
@@ -114,8 +115,10 @@ def look_at(key: AlertKey, evidence: Evidence | None, places: Places) -> dict[st
         found["explain"] = shlex.join(words)
         if places.dagster_url:
             if _is_uuid(evidence.run_id):
-                found["run"] = f"{places.dagster_url}/runs/{evidence.run_id}"
-            found["partition"] = partition_key(hour_of(evidence.ts_ms))
+                found["run"] = run_page(places.dagster_url, evidence.run_id)
+            found["partition"] = partition_page(
+                places.dagster_url, key.line, evidence.table, hour_of(evidence.ts_ms)
+            )
     if places.grafana_url:
         board = "iiot-line" if evidence is None else BOARDS.get(evidence.table, "iiot-line")
         found["dashboard"] = f"{places.grafana_url}/d/{board}?var-line={quote(key.line, safe='')}"

@@ -36,7 +36,8 @@ def status_samples(
 
 def _values(line: LineStatus, buffer: BufferState, source: str) -> Iterator[tuple[str, str, float]]:
     yield "line_lag", "", line.lag_s
-    yield "sink_backlog", "", float(line.sink.pending + line.sink.rejected)
+    waiting = sum(sink.pending + sink.rejected for sink in line.sinks.values())
+    yield "sink_backlog", "", float(waiting)
     if buffer.written_ms is not None:
         down = not buffer.running or bool(buffer.storage_error)
         yield "capture_down", BUFFER, float(down)

@@ -42,6 +42,7 @@ CREATE TABLE IF NOT EXISTS outbox (
 );
 CREATE INDEX IF NOT EXISTS outbox_target ON outbox (target, refused, seq);
 """
+_STATES: Final = "SELECT line, scope, body FROM states ORDER BY line, scope"
 _INSERT: Final = (
     "INSERT INTO outbox (target, id, topic, body, resolved, due_ms) VALUES (?, ?, ?, ?, ?, ?)"
 )
@@ -93,7 +94,7 @@ class AlertStore:
             self._connection.executescript(_DDL)
             self._connection.execute(f"PRAGMA user_version={_VERSION}")
         except sqlite3.Error as error:
-            raise self._failed(error) from error
+            raise _failed(self._path, error) from error
 
     def __enter__(self) -> Self:
         return self
@@ -107,14 +108,7 @@ class AlertStore:
 
     def states(self) -> dict[tuple[str, str], LineState]:
         """The state of every line, by (line, scope)."""
-        rows = self._query("SELECT line, scope, body FROM states ORDER BY line, scope")
-        try:
-            return {(line, scope): _decoded(body) for line, scope, body in rows}
-        except msgspec.MsgspecError as error:
-            raise StorageError(
-                f"'{self._path}' holds a state that can not be understood: {error}; remove the"
-                " file to begin anew, what is to be told goes with it"
-            ) from error
+        return _decoded(self._path, self._query(_STATES))
 
     def save(
         self, line: str, scope: str, state: LineState, messages: Sequence[Outgoing], now_ms: int
@@ -196,7 +190,7 @@ class AlertStore:
             with closing(self._connection.execute(sql, values)) as cursor:
                 return cursor.fetchall()
         except sqlite3.Error as error:
-            raise self._failed(error) from error
+            raise _failed(self._path, error) from error
 
     def _write(self, *statements: tuple[str, Sequence[tuple[object, ...]]]) -> None:
         """One transaction."""
@@ -211,11 +205,37 @@ class AlertStore:
                 raise
             connection.execute("COMMIT")
         except sqlite3.Error as error:
-            raise self._failed(error) from error
-
-    def _failed(self, error: sqlite3.Error) -> StorageError:
-        return StorageError(f"'{self._path}' can not be used: {error}")
+            raise _failed(self._path, error) from error
 
 
-def _decoded(body: bytes) -> LineState:
-    return msgspec.json.decode(body, type=LineState)
+def read_states(path: Path) -> dict[tuple[str, str], LineState]:
+    """The state of every line, without a lock or a write; empty where there is no file.
+
+    Raises:
+        StorageError: the file can not be read.
+    """
+    if not path.exists():
+        return {}
+    address = f"{path.absolute().as_uri()}?mode=ro"
+    try:
+        with closing(sqlite3.connect(address, uri=True, timeout=_BUSY_S)) as connection:
+            rows = connection.execute(_STATES).fetchall()
+    except sqlite3.Error as error:
+        raise _failed(path, error) from error
+    return _decoded(path, rows)
+
+
+def _decoded(path: Path, rows: Iterable[Any]) -> dict[tuple[str, str], LineState]:
+    try:
+        return {
+            (line, scope): msgspec.json.decode(body, type=LineState) for line, scope, body in rows
+        }
+    except msgspec.MsgspecError as error:
+        raise StorageError(
+            f"'{path}' holds a state that can not be understood: {error}; remove the file to"
+            " begin anew, what is to be told goes with it"
+        ) from error
+
+
+def _failed(path: Path, error: sqlite3.Error) -> StorageError:
+    return StorageError(f"'{path}' can not be used: {error}")

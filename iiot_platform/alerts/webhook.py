@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 import logging
+import ssl
 from collections.abc import Callable
 from typing import Final
 
@@ -68,7 +69,7 @@ class WebhookPoster:
             )
         except urllib3.exceptions.HTTPError as error:
             # its text may hold the address, which may be a secret
-            raise SinkError(f"the webhook can not be reached ({type(error).__name__})") from None
+            raise SinkError(f"the webhook can not be reached ({_reason(error)})") from None
         if answer.status // 100 == 2:  # noqa: PLR2004 - success
             return
         told = f"the webhook answers {answer.status}"
@@ -90,6 +91,15 @@ class WebhookPoster:
             headers[TIME_HEADER] = at
             headers[SIGNATURE_HEADER] = signature(settings.hmac_key.get_secret_value(), at, body)
         return headers
+
+
+def _reason(error: urllib3.exceptions.HTTPError) -> str:
+    cause = error.args[0] if error.args else None
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        # behind the comma stands the name of the host
+        told = cause.verify_message.partition(",")[0]
+        return f"its certificate is refused: {told}; `ca_file` names the authorities that count"
+    return type(error).__name__
 
 
 def signature(key: str, at: str, body: bytes) -> str:

@@ -4,12 +4,14 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, NamedTuple, NoReturn
+from importlib import metadata
+from typing import Annotated, Any, Final, NamedTuple, NoReturn
 
 import typer
 
 from iiot_platform.core.errors import ConfigError, PlatformError
 
+DISTRIBUTION: Final = "iiot-platform"
 EXIT_FAILURE: Final = 1
 EXIT_CONFIG: Final = 2
 
@@ -106,7 +108,7 @@ def frame(called: str | None) -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     # with a callback a single command stays a command
-    app.callback()(_nothing)
+    app.callback()(_options)
     for name, entry in COMMANDS.items():
         if name == called:
             _add(app, name, _imported(entry))
@@ -116,6 +118,25 @@ def frame(called: str | None) -> typer.Typer:
 
 
 def _nothing() -> None:
+    pass
+
+
+def _show_version(wanted: bool) -> None:  # noqa: FBT001 - as typer calls it
+    if wanted:
+        try:
+            typer.echo(metadata.version(DISTRIBUTION))
+        except metadata.PackageNotFoundError:
+            typer.echo("not installed: run from a checkout")
+        raise typer.Exit
+
+
+def _options(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
     pass
 
 

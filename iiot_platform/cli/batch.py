@@ -30,7 +30,7 @@ def batch(
     settings = Settings.from_environ(context.obj)
     plant = load_plant(settings.plant_path, context.obj)
     names = [plant.line(name).name for name in lines or plant.line_names]
-    engine = Engine(settings.home, plant, sinks=settings.influx is not None)
+    engine = Engine(settings.home, plant, sinks=settings.sinks)
     run_id = f"batch-{uuid.uuid4()}"
     done = []
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+from collections.abc import Iterable, Iterator
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
@@ -12,6 +13,7 @@ from pydantic import ValidationError
 from iiot_platform.config.opcua_source import OpcUaSource
 from iiot_platform.config.settings import Settings
 from iiot_platform.core.errors import ConfigError, SourceError
+from iiot_platform.core.sparkplug import PREFIX, topic_of
 
 _ACTION = typer.Argument(help="What to do: browse.")
 _URL_OPC = typer.Argument(help="The server, opc.tcp://host:4840.", metavar="URL")
@@ -94,14 +96,27 @@ def mqtt(
     if as_json:
         typer.echo(json.dumps(topics, indent=2, ensure_ascii=False))
     elif plant:
-        lines = sorted({topic.split("/")[0] for topic in topics if topic.count("/") >= 2})  # noqa: PLR2004 - line, machine, device
         typer.echo(f"sources:\n  - kind: mqtt\n    host: {parts.hostname}\n    port: {port}")
         if parts.username is not None:
             typer.echo(f"    username: {json.dumps(parts.username)}")
-        typer.echo("lines:")
-        for line in lines:
-            typer.echo(f"  - name: {json.dumps(line, ensure_ascii=False)}")
+        typer.echo("\n".join(_lines(topics)))
     else:
         for topic, entry in sorted(topics.items()):
             typer.echo(f"{topic}  {entry['messages']}\n    {entry['last']}")
         typer.echo(f"{len(topics)} topics in {seconds:g} s")
+
+
+def _lines(topics: Iterable[str]) -> Iterator[str]:
+    """Lines for topics `<line>/<machine>/<device>`, and one for each Sparkplug group."""
+    yield "lines:"
+    own = {
+        topic.split("/")[0]
+        for topic in topics
+        if topic.count("/") >= 2 and not topic.startswith(PREFIX)  # noqa: PLR2004 - line, machine, device
+    }
+    groups = {found.group for topic in topics if (found := topic_of(topic)) is not None}
+    for name in sorted(own | groups):
+        quoted = json.dumps(name, ensure_ascii=False)
+        yield f"  - name: {quoted}"
+        if name in groups:
+            yield f"    sparkplug: {{nodes: [{{group: {quoted}}}]}}"

@@ -18,6 +18,7 @@ from iiot_platform.config.settings import Settings
 from iiot_platform.core import schema
 from iiot_platform.core.clock import from_ms, now_ms
 from iiot_platform.core.errors import ConfigError, StorageError, nearest
+from iiot_platform.core.pages import run_page
 from iiot_platform.engine.explain import EXPLAINED, Explainer, Explanation, RawMessage
 from iiot_platform.engine.ledger import Ledger
 from iiot_platform.engine.log_reader import LogReader
@@ -76,7 +77,7 @@ def _run_page(settings: Settings, run_id: str) -> str | None:
         uuid.UUID(run_id)
     except ValueError:
         return None
-    return f"{settings.dagster_url}/runs/{run_id}"
+    return run_page(settings.dagster_url, run_id)
 
 
 def _print(console: Console, found: Explanation, settings: Settings) -> None:

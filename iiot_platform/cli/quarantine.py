@@ -176,7 +176,7 @@ def _opened(context: typer.Context, line: str | None) -> Iterator[tuple[Engine, 
     settings = Settings.from_environ(context.obj)
     plant = load_plant(settings.plant_path, context.obj)
     lines = list(plant.line_names) if line is None else [plant.line(line).name]
-    with closing(Engine(settings.home, plant, sinks=settings.influx is not None)) as engine:
+    with closing(Engine(settings.home, plant, sinks=settings.sinks)) as engine:
         yield engine, lines, plant.timezone
 
 

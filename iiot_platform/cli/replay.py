@@ -75,7 +75,7 @@ def replay(
     """
     settings = Settings.from_environ(context.obj)
     tried = load_plant(candidate, context.obj)
-    engine = Engine(settings.home, tried, sinks=settings.influx is not None)
+    engine = Engine(settings.home, tried, sinks=settings.sinks)
     console = Console(highlight=False)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     shown = Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True), disable=as_json)

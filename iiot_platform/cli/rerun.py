@@ -130,7 +130,7 @@ def rerun(
     hours = (
         None if start is None else hours_of(start, end, timezone=plant.timezone, now_ms=now_ms())
     )
-    engine = Engine(installed.home, plant, sinks=installed.influx is not None)
+    engine = Engine(installed.home, plant, sinks=installed.sinks)
     run_id = f"rerun-{uuid.uuid4()}"
     under: Literal["keep", "current"] = (
         "current" if outdated or settings is Under.CURRENT else "keep"

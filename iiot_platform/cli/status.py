@@ -107,8 +107,11 @@ def _remarks(line: LineStatus, at_ms: int) -> list[str]:
         remarks.append(
             f"a batch takes {batches.seconds_p50:.2f} s, p95 {batches.seconds_p95:.2f} s"
         )
-    if line.sink.pending:
-        remarks.append(f"database: {line.sink.pending:,} entries to write")
+    remarks += [
+        f"{name}: {sink.pending:,} entries to write"
+        for name, sink in line.sinks.items()
+        if sink.pending
+    ]
     if line.quarantined:
         reasons = ", ".join(f"{reason} {count:,}" for reason, count in line.quarantined.items())
         remarks.append(f"set aside: {reasons}")
@@ -120,10 +123,11 @@ def _remarks(line: LineStatus, at_ms: int) -> list[str]:
     if line.dirty:
         hours = ", ".join(f"{hour} ({', '.join(why)})" for hour, why in line.dirty.items())
         remarks.append(f"to be computed again: {hours}")
-    if line.sink.message:
-        remarks.append(f"database: {line.sink.failures} failures, {line.sink.message}")
-    if line.sink.rejected:
-        remarks.append(f"database: {line.sink.rejected} entries refused and set aside")
+    for name, sink in line.sinks.items():
+        if sink.message:
+            remarks.append(f"{name}: {sink.failures} failures, {sink.message}")
+        if sink.rejected:
+            remarks.append(f"{name}: {sink.rejected} entries refused and set aside")
     silent = sorted((at, topic) for topic, at in line.devices.items())[:1]
     remarks += [
         f"longest silent: {topic}, {_age((at_ms - at) / MS_PER_S)}"

@@ -58,6 +58,7 @@ def _summary(plant: Plant, path: Path) -> dict[str, Any]:
                 "name": line.name,
                 "source": plant.source_of(line.name).name,
                 "topic_filter": settings.topic_filter,
+                "topic_filters": list(settings.topic_filters),
                 "settings_version": settings.version,
                 "detectors": {
                     kind: _default_of(settings, kind).model_dump(mode="json") for kind in _DETECTED
@@ -81,6 +82,11 @@ def _problems(error: PlantFileError) -> dict[str, Any]:
     }
 
 
+def _topics(settings: LineSettings) -> str:
+    nodes = () if settings.sparkplug is None else settings.sparkplug.nodes
+    return "\n".join((settings.topic_filter, *(f"Sparkplug {each.text}" for each in nodes)))
+
+
 def _table(plant: Plant) -> Table:
     table = Table(title=escape(plant.name), title_justify="left")
     for heading in ("line", "source", "topics", "settings", "detectors", "exceptions"):
@@ -90,7 +96,7 @@ def _table(plant: Plant) -> Table:
         table.add_row(
             escape(line.name),
             escape(plant.source_of(line.name).name),
-            escape(settings.topic_filter),
+            escape(_topics(settings)),
             settings.version,
             _detectors(settings),
             str(len(settings.series)),

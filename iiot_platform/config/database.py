@@ -46,7 +46,7 @@ def normalised(text: str) -> SecretStr:
     if url.drivername not in _SCHEMES:
         raise DatabaseUrlError(
             f"scheme '{url.drivername}' is not served; PostgreSQL is, as"
-            " postgresql://user:password@host:port/database. Unset, SQLite files are used"
+            " postgresql://user:password@host:port/database"
         )
     return SecretStr(url.set(drivername=DRIVER).render_as_string(hide_password=False))
 

@@ -1,11 +1,13 @@
 """How the parts of a plant must fit together: names, sources, topics."""
 
 import fnmatch
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
 from iiot_platform.config.errors import Problem
+from iiot_platform.config.sparkplug import LineSparkplug, SparkplugNodes
 from iiot_platform.core.errors import nearest
+from iiot_platform.core.sparkplug import PREFIX
 
 LEVELS: Final = "{machine}/{device}"
 """What the shape of every line's topics ends in."""
@@ -46,6 +48,61 @@ def misfits(
         if names and not any(fnmatch.fnmatchcase(name, pattern) for name in names):
             message = f"the line part '{pattern}' matches no line; {nearest(pattern, names)}"
             yield Problem(("series", i, "match"), message)
+
+
+def sparkplug_misfits(
+    lines: Mapping[int, tuple[str, LineSparkplug | None, str]],
+    source_of: Mapping[str, str],
+    brokers: Container[str],
+) -> Iterator[Problem]:
+    """Where the Sparkplug edge nodes of lines do not fit together.
+
+    Args:
+        lines: name, edge nodes and prefix of the topics by their place in the file.
+        source_of: the source that brings each line.
+        brokers: the sources that are brokers.
+    """
+    taken: list[tuple[str, str, SparkplugNodes]] = []
+    for i, (name, sparkplug, _) in lines.items():
+        source = source_of[name]
+        if sparkplug is None:
+            continue
+        if source not in brokers:
+            message = f"source '{source}' is no broker; Sparkplug comes over MQTT"
+            yield Problem(("lines", i, "sparkplug"), message)
+        for j, nodes in enumerate(sparkplug.nodes):
+            where = ("lines", i, "sparkplug", "nodes", j)
+            clash = _clash(name, nodes, [(o, n) for o, at, n in taken if at == source])
+            if clash is not None:
+                yield Problem(where, clash)
+            taken.append((name, source, nodes))
+    with_nodes = {source for _, source, _ in taken}
+    for i, (name, _, prefix) in lines.items():
+        if source_of[name] in with_nodes and (
+            PREFIX.startswith(prefix) or prefix.startswith(PREFIX)
+        ):
+            message = f"'{prefix}#' would bring the topics of Sparkplug edge nodes too"
+            yield Problem(("lines", i, "topic"), message)
+
+
+def _clash(
+    name: str, nodes: SparkplugNodes, taken: Iterable[tuple[str, SparkplugNodes]]
+) -> str | None:
+    """Why nodes of a line can not stand beside those that are taken; None: they can."""
+    for owner, other in taken:
+        if owner == name and nodes.text == other.text:
+            continue  # further devices of the same
+        if nodes.meets(other):
+            return (
+                f"edge nodes '{nodes.text}' would be those of '{other.text}' of line '{owner}' too;"
+                " an edge node and its devices belong to one line"
+            )
+        if owner == name and nodes.shares_machine(other):
+            return (
+                f"edge nodes of '{nodes.text}' and '{other.text}' could be one machine; give each"
+                " group a line of its own, or write '*' for the group"
+            )
+    return None
 
 
 def _repeated(where: str, names: Mapping[int, str]) -> Iterator[Problem]:

@@ -12,6 +12,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from iiot_platform.config.sparkplug import SparkplugSettings
 from iiot_platform.core import schema
 from iiot_platform.core.names import SeriesKey
 from iiot_platform.core.parameters import (
@@ -72,6 +73,7 @@ class LineSettings(Parameters):
         settle_grace_s: a row that is received this long after the end of its hour is late.
         defaults: settings per kind.
         series: exceptions; where several match, later ones override earlier ones.
+        sparkplug: the line's Sparkplug edge nodes, beside its topics; None: it has none.
     """
 
     line: Annotated[str, Field(min_length=1)]
@@ -81,11 +83,15 @@ class LineSettings(Parameters):
     settle_grace_s: Annotated[float, Field(ge=0)] = 300.0
     defaults: KindDefaults = KindDefaults()
     series: tuple[SeriesException, ...] = ()
+    sparkplug: SparkplugSettings | None = None
 
     @functools.cached_property
     def version(self) -> str:
         """The name of these settings: a hash of their canonical JSON (12 hex digits)."""
-        body = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        fields = self.model_dump(mode="json")
+        if self.sparkplug is None:
+            del fields["sparkplug"]  # lines that have none keep their versions
+        body = json.dumps(fields, sort_keys=True, separators=(",", ":"))
         return hashlib.blake2b(body.encode(), digest_size=6).hexdigest()
 
     @property
@@ -97,6 +103,12 @@ class LineSettings(Parameters):
     def topic_filter(self) -> str:
         """The MQTT topic filter that subscribes the line."""
         return f"{self.topic_prefix}#"
+
+    @property
+    def topic_filters(self) -> tuple[str, ...]:
+        """Every MQTT topic filter of the line, those of its Sparkplug edge nodes included."""
+        own = () if self.sparkplug is None else self.sparkplug.filters
+        return (self.topic_filter, *own)
 
     def detector(self, key: SeriesKey) -> DetectorParameters:
         """The detector settings in force for a series."""

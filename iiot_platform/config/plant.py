@@ -11,7 +11,13 @@ from pydantic import AfterValidator, Discriminator, Field, SecretStr, Tag, model
 
 from iiot_platform.config.alerts import AlertSettings, clash, unmatched
 from iiot_platform.config.errors import PlantError, Problem, UnknownLineError
-from iiot_platform.config.fit import LEVELS, LineOutline, misfits, prefix_of
+from iiot_platform.config.fit import (
+    LEVELS,
+    LineOutline,
+    misfits,
+    prefix_of,
+    sparkplug_misfits,
+)
 from iiot_platform.config.level_name import CONTROL, LevelName
 from iiot_platform.config.line_settings import (
     DAY_S,
@@ -22,6 +28,7 @@ from iiot_platform.config.line_settings import (
 )
 from iiot_platform.config.opcua_source import OpcUaSource, node_misfits
 from iiot_platform.config.shifts import DEFAULT_SHIFTS, Shift, distinct
+from iiot_platform.config.sparkplug import LineSparkplug
 from iiot_platform.core.errors import nearest
 from iiot_platform.core.parameters import (
     CycleParameters,
@@ -234,6 +241,7 @@ class Line(Parameters):
         owners: whom to ask about it, as Dagster shows it; for people alone.
         defaults: settings per kind that differ from the plant's.
         series: exceptions from the defaults; they come after the plant's.
+        sparkplug: its Sparkplug B edge nodes, which come beside its topics.
     """
 
     name: LevelName
@@ -244,6 +252,7 @@ class Line(Parameters):
     owners: tuple[Owner, ...] = ()
     defaults: KindDefaults = KindDefaults()
     series: tuple[SeriesRule, ...] = ()
+    sparkplug: LineSparkplug | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -294,6 +303,14 @@ class Plant(Parameters):
             ],
             {line.name: line.source for line in self.lines},
             self.sources[0].name,
+        )
+        problems += sparkplug_misfits(
+            {
+                i: (line.name, line.sparkplug, line.topic_prefix)
+                for i, line in enumerate(self.lines)
+            },
+            {line.name: self.source_of(line.name).name for line in self.lines},
+            {source.name for source in self.sources if isinstance(source, MqttSource)},
         )
         problems += unmatched(self.alerts, self.line_names)
         written = "mqtt" in self.alerts.model_fields_set and self.alerts.mqtt.enabled
@@ -372,6 +389,7 @@ class Plant(Parameters):
                 *(rule.within_line() for rule in self.series if rule.covers(name)),
                 *(rule.exception() for rule in line.series),
             ),
+            sparkplug=None if line.sparkplug is None else line.sparkplug.settings,
         )
 
 

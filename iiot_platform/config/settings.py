@@ -1,9 +1,10 @@
 """Settings of the installation: where state lives and which servers it talks to."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
 from pydantic import SecretStr
 
@@ -18,10 +19,19 @@ from iiot_platform.core.paths import Home
 
 PLANT_FILE = "plant.yaml"
 DATABASE_URL = "IIOT_DATABASE_URL"
+PG_SINK_URL = "IIOT_PG_SINK_URL"
+PG_SINK_SCHEMA = "IIOT_PG_SINK_SCHEMA"
 DEFINITIONS = "iiot_platform.definitions"
+INFLUXDB: Final = "influxdb"
+POSTGRESQL: Final = "postgresql"
+SINK_TITLES: Final = {INFLUXDB: "InfluxDB", POSTGRESQL: "PostgreSQL"}
+"""The databases that tables can be written to, by the names that ledger and metrics use."""
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
 _OFF = "off"
+_SCHEMA_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")  # needs no quotes in anybody's query
+_TAKEN_SCHEMAS = frozenset({"iiot", "dagster"})
+"""Where ledger and Dagster's storage are in a database that they share with the tables."""
 
 
 class SettingError(ConfigError):
@@ -55,6 +65,22 @@ class InfluxSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PostgresSettings:
+    """The PostgreSQL that tables are written to.
+
+    Attributes:
+        url: with all that libpq understands behind the `?`, `sslmode` among it.
+        db_schema: schema of its tables, made where it is missing.
+    """
+
+    url: SecretStr
+    db_schema: str = "iiot_tables"
+
+
+SinkSettings = InfluxSettings | PostgresSettings
+
+
+@dataclass(frozen=True, kw_only=True)
 class Settings:
     """What an installation needs to know, beside its plant file.
 
@@ -66,6 +92,7 @@ class Settings:
     home: Home = field(default_factory=lambda: Home(Path("var").absolute()))
     plant_path: Path = field(default_factory=lambda: Path(PLANT_FILE).absolute())
     influx: InfluxSettings | None = None
+    postgres: PostgresSettings | None = None
     dagster_url: str = "http://127.0.0.1:3000"
     buffer_metrics: EndpointSettings | None = field(
         default_factory=lambda: EndpointSettings(port=BUFFER_PORT)
@@ -77,6 +104,12 @@ class Settings:
     """Where the dashboards are; Dagster links to them."""
     report_url: str | None = None
     """Where `iiot report --serve` shows its page; Dagster links to it."""
+
+    @property
+    def sinks(self) -> dict[str, SinkSettings]:
+        """The databases that tables are written to, by name."""
+        found = {INFLUXDB: self.influx, POSTGRESQL: self.postgres}
+        return {name: settings for name, settings in found.items() if settings is not None}
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Self:
@@ -96,6 +129,7 @@ class Settings:
             home=home,
             plant_path=_plant_path(variables, home),
             influx=_influx(variables),
+            postgres=_postgres(variables),
             dagster_url=_url(variables, "DAGSTER_UI_URL", "http://127.0.0.1:3000"),
             buffer_metrics=None
             if variables.get("IIOT_BUFFER_METRICS", "").strip().lower() == _OFF
@@ -114,8 +148,8 @@ def _plant_path(variables: Mapping[str, str], home: Home) -> Path:
     return here if here.exists() else home.root / PLANT_FILE
 
 
-def _database(variables: Mapping[str, str]) -> SecretStr | None:
-    text = _secret(variables, DATABASE_URL)
+def _database(variables: Mapping[str, str], name: str = DATABASE_URL) -> SecretStr | None:
+    text = _secret(variables, name)
     if text is None:
         return None
     # what reads no ledger, such as the buffer, is spared the import
@@ -124,7 +158,7 @@ def _database(variables: Mapping[str, str]) -> SecretStr | None:
     try:
         return normalised(text.get_secret_value())
     except DatabaseUrlError as error:
-        raise SettingError(DATABASE_URL, str(error)) from error
+        raise SettingError(name, str(error)) from error
 
 
 def _influx(variables: Mapping[str, str]) -> InfluxSettings | None:
@@ -146,6 +180,21 @@ def _influx(variables: Mapping[str, str]) -> InfluxSettings | None:
         verify_tls=_flag(variables, "INFLUX_VERIFY_TLS", default=True),
         ca_file=_file(variables, "INFLUX_CA_FILE"),
     )
+
+
+def _postgres(variables: Mapping[str, str]) -> PostgresSettings | None:
+    url = _database(variables, PG_SINK_URL)
+    if url is None:
+        return None
+    db_schema = variables.get(PG_SINK_SCHEMA, PostgresSettings.db_schema).strip()
+    if not _SCHEMA_NAME.fullmatch(db_schema):
+        raise SettingError(PG_SINK_SCHEMA, "should be of a-z, 0-9 and _, beginning with a letter")
+    if db_schema in _TAKEN_SCHEMAS:
+        raise SettingError(
+            PG_SINK_SCHEMA,
+            f"'{db_schema}' is the platform's own schema; leave it unset or name another one",
+        )
+    return PostgresSettings(url=url, db_schema=db_schema)
 
 
 def _endpoint(variables: Mapping[str, str]) -> EndpointSettings:

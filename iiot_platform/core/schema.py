@@ -1,4 +1,4 @@
-"""The tables, declared once: Parquet files, InfluxDB measurements, dashboards and docs follow.
+"""The tables, declared once: Parquet files, databases, dashboards and docs follow.
 
 Every row has `ts` (UTC, ms), tags, fields and provenance. Measurement, tag and old field names
 are those that dashboards of this kind already use, the misspelt `el_current_assymetry` included.
@@ -12,7 +12,7 @@ from typing import Final, Literal
 import pyarrow as pa
 
 Role = Literal["time", "tag", "field", "provenance", "internal"]
-"""`internal` columns stand in Parquet alone, never in InfluxDB."""
+"""`internal` columns stand in Parquet alone, never in a database."""
 
 SIGNAL: Final = "signal"
 STATE: Final = "state"
@@ -464,7 +464,7 @@ EVENTS: Final = Table(
         _int("until_ms", "where it ends in event time", "Unix ms"),
         *PROVENANCE,
     ),
-    "What happened to a line's hours. Provenance: in InfluxDB alone, and no part of any result.",
+    "What happened to a line's hours. Provenance: in databases alone, and no part of any result.",
     "Events",
 )
 """No table of `TABLES`: it is told from the ledger, and nothing is computed from it."""
@@ -492,5 +492,5 @@ SUMMARY_INTERVAL_MS: Final = 10_000
 
 
 def measured() -> Iterable[Table]:
-    """The tables that have an InfluxDB measurement."""
+    """The tables that also stand in databases: those that have an InfluxDB measurement."""
     return (table for table in TABLES.values() if table.measurement is not None)

@@ -95,6 +95,7 @@ class Outcome:
         rows: rows that the tables have gained.
         quarantined: messages set aside.
         anomalies: rows flagged.
+        alerts: alerts that the demo has said to fire.
         recall: per type of fault the share of its episodes in which a row was flagged.
         recall_total: the same of all episodes.
         false_alarms: flagged rows outside of every fault.
@@ -115,6 +116,7 @@ class Outcome:
     rows: Mapping[str, int]
     quarantined: int
     anomalies: int
+    alerts: int
     recall: Mapping[str, float]
     recall_total: float | None
     false_alarms: int

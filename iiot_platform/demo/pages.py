@@ -1,9 +1,10 @@
-"""What the demo shows beside Dagster: the live page, and the platform's metrics."""
+"""What the demo shows beside Dagster: the live page, the platform's metrics, alerts."""
 
 import sys
 from collections.abc import Callable, Iterator
 from typing import Final
 
+from iiot_platform.demo.alerts import ALERTS
 from iiot_platform.demo.children import Child, Command
 from iiot_platform.demo.installation import DemoInstallation
 from iiot_platform.demo.ports import HOST
@@ -13,7 +14,7 @@ _NICE: Final = 5
 
 
 class Pages:
-    """The processes that are there to be looked at; they work only while somebody does.
+    """The processes that look at the tables; pages work only while somebody looks at them.
 
     Args:
         demo: what is started.
@@ -48,6 +49,7 @@ class Pages:
             f"Live page (no Grafana needed) http://{HOST}:{ports['report']}/"
             f" | metrics http://{HOST}:{ports['metrics']}/metrics,"
             f" of the buffer http://{HOST}:{ports['buffer-metrics']}/metrics"
+            f" | alerts: MQTT {self._demo.plant.alerts.mqtt.root}#, iiot alerts list"
         )
 
     def _commands(self) -> Iterator[Command]:
@@ -55,3 +57,4 @@ class Pages:
         report = (*_CLI, "report", "--serve", "--port", str(ports["report"]))
         yield Command("report", report, environ, nice=_NICE)
         yield Command("metrics", (*_CLI, "metrics", "--serve"), environ, nice=_NICE)
+        yield Command("alerts", ALERTS, environ, nice=_NICE)

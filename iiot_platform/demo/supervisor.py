@@ -12,6 +12,7 @@ import psutil
 from iiot_platform.core.clock import MS_PER_S
 from iiot_platform.core.errors import PlatformError
 from iiot_platform.demo import outcome, ports
+from iiot_platform.demo.alerts import AlertNews
 from iiot_platform.demo.children import Child, Command, adopt_orphans, reap, stop_together
 from iiot_platform.demo.dagster import DagsterChildren
 from iiot_platform.demo.display import Display, sentence
@@ -63,6 +64,7 @@ class Supervisor:
         self._opcua = None if server is None else self._make(server)
         self._dagster = DagsterChildren(demo, self._make)
         self._pages = Pages(demo, self._make)
+        self._alerts = AlertNews(self._home, demo.plant.alerts)
         self._failed_batches: int | None = None
         self._phase = "starting"
         self._looked_at = 0.0
@@ -150,11 +152,14 @@ class Supervisor:
         if now - self._looked_at >= _LOOK_EVERY_S:
             self._looked_at = now
             self._progress.look()
+            for news in self._alerts.news():
+                self._display.say(news)
         if now - self._shown_at >= _SHOW_EVERY_S:
             self._shown_at = now
             progress = self._progress
             mqtt, opcua = progress.mqtt.published(), progress.opcua.published()
-            self._display.show(sentence(self._phase, mqtt, opcua, progress.since_start()))
+            shown = sentence(self._phase, mqtt, opcua, progress.since_start())
+            self._display.show(f"{shown} | alerts {self._alerts.firing}")
         if self._phase == "running" and now - self._addresses_at >= _ADDRESSES_EVERY_S:
             self._addresses()
 
@@ -246,6 +251,7 @@ class Supervisor:
             rows=rows,
             quarantined=totals.quarantined,
             anomalies=totals.anomalies,
+            alerts=self._alerts.fired,
             recall=recall,
             recall_total=recall_total,
             false_alarms=found.false_alarms,

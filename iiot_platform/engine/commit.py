@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 
 from iiot_platform.config.line_settings import LineSettings
 from iiot_platform.core.names import SeriesKey
+from iiot_platform.engine.lifecycle import Event
 from iiot_platform.engine.partition import SeriesState
 from iiot_platform.engine.table_store import TableFile
 
@@ -116,6 +117,7 @@ class Commit:
         dirty: new dirty marks.
         cleared: ids of dirty marks that this computation has done.
         counts: added to the running counts.
+        lifecycle: births and deaths of Sparkplug nodes among the offsets [lo, hi).
         seconds: how long reading and computing took.
     """
 
@@ -131,4 +133,5 @@ class Commit:
     dirty: tuple[DirtyMark, ...] = ()
     cleared: tuple[int, ...] = ()
     counts: Counter[str] = field(default_factory=Counter)
+    lifecycle: tuple[Event, ...] = ()
     seconds: float = 0.0

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Final, Literal
 
@@ -20,6 +20,7 @@ from iiot_platform.engine.hour import HourBuilder, WholeHour
 from iiot_platform.engine.hour_input import by_hour, hour_input
 from iiot_platform.engine.kept_readings import KeptReadings
 from iiot_platform.engine.ledger import Ledger
+from iiot_platform.engine.lifecycle_ledger import LedgerHistory
 from iiot_platform.engine.live_batch import LiveBatch
 from iiot_platform.engine.log_reader import LogReader
 from iiot_platform.engine.messages import COLUMNS
@@ -37,7 +38,7 @@ class Engine:
     Args:
         home: where the log, the tables and the ledger are.
         plant: the plant file; its settings are the current ones.
-        sinks: True where a database wants to be told of every change.
+        sinks: names of the databases that want to be told of every change.
         clock: Unix milliseconds; tells which hours have closed.
     """
 
@@ -46,7 +47,7 @@ class Engine:
         home: Home,
         plant: Plant,
         *,
-        sinks: bool = False,
+        sinks: Iterable[str] = (),
         clock: Callable[[], int] = now_ms,
     ) -> None:
         self.log = LogReader(home)
@@ -80,12 +81,13 @@ class Engine:
             return None
         current = self._plant.line_settings(line)
         records = self.log.read(line, self.log.present(line, [(lo, hi)]), COLUMNS)
-        decoded = decode(records, current)
+        decoded = decode(records, current, LedgerHistory(self.ledger, line))
         parts = by_hour(decoded)
         batch = LiveBatch(self, line, current, (lo, hi), run_id, [hour for hour, _, _ in parts])
         for hour, readings, quarantined in parts:
             batch.add(hour, readings, quarantined)
             batch.claim(hour_of(entry.claimed) for entry in quarantined)
+        batch.claim(decoded.hours)
         seconds = time.perf_counter() - started
         versions = self.ledger.commit(batch.commit(decoded, seconds))
         newest = int(decoded.readings.received.max()) if len(decoded.readings) else self._clock()
@@ -195,7 +197,15 @@ class Engine:
         if also is not None and also not in ranges:
             ranges.append(also)
         kept = KeptReadings(self.log, self.ledger, self.store, line)
-        found = hour_input(self.log, kept, hour, ranges, settings, rows=self._plant.batches.row_cap)
+        found = hour_input(
+            self.log,
+            kept,
+            LedgerHistory(self.ledger, line),
+            hour,
+            ranges,
+            settings,
+            rows=self._plant.batches.row_cap,
+        )
         computed = self.builder(line).whole(
             hour, version, found.readings, found.quarantined, known, settings
         )

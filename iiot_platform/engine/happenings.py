@@ -30,13 +30,13 @@ class Told(NamedTuple):
     batch: int
 
 
-def untold(ledger: Ledger, store: TableStore, line: str) -> Told | None:
-    """What happened since the batch that was last told; None where there is no batch since.
+def untold(ledger: Ledger, store: TableStore, sink: str, line: str) -> Told | None:
+    """What happened since the batch that a sink was last told; None: there is none since.
 
     Raises:
         PlatformError: the ledger or a table file can not be read.
     """
-    told = sa.select(db.TOLD.c.batch).where(db.TOLD.c.line == line)
+    told = sa.select(db.TOLD.c.batch).where(db.TOLD.c.sink == sink, db.TOLD.c.line == line)
     with ledger.reading() as connection:
         after = connection.execute(told).scalar() or 0
         batches = connection.execute(
@@ -60,10 +60,10 @@ def untold(ledger: Ledger, store: TableStore, line: str) -> Told | None:
     return Told(pa.Table.from_pylist(rows, schema=schema.EVENTS.arrow), batches[-1].id)
 
 
-def mark_told(ledger: Ledger, line: str, batch: int) -> None:
-    """The database knows what happened up to a batch; 0: it is told everything again."""
+def mark_told(ledger: Ledger, sink: str, line: str, batch: int) -> None:
+    """A sink knows what happened up to a batch; 0: it is told everything again."""
     with ledger.transaction(line) as connection:
-        upsert(connection, db.TOLD, {"line": line}, {"batch": batch})
+        upsert(connection, db.TOLD, {"sink": sink, "line": line}, {"batch": batch})
 
 
 def _settings_before(connection: sa.Connection, line: str, hour: int) -> str | None:

@@ -8,6 +8,7 @@ import numpy as np
 from iiot_platform.config.line_settings import LineSettings
 from iiot_platform.engine.decode import Decoded, Quarantined, decode
 from iiot_platform.engine.kept_readings import KeptReadings, while_it_lasts
+from iiot_platform.engine.lifecycle import History
 from iiot_platform.engine.log_reader import LogReader, Range
 from iiot_platform.engine.messages import COLUMNS
 from iiot_platform.engine.partition import hour_of_each, split_hours
@@ -32,6 +33,7 @@ class HourInput(NamedTuple):
 def hour_input(
     log: LogReader,
     kept: KeptReadings,
+    history: History,
     hour: int,
     ranges: list[Range],
     settings: LineSettings,
@@ -43,6 +45,7 @@ def hour_input(
     Args:
         log: the capture log.
         kept: what the tables have of records that are gone.
+        history: births and deaths of Sparkplug nodes.
         hour: the hour.
         ranges: offsets that hold records of the hour, among others.
         settings: those to decode under; they name the line.
@@ -56,7 +59,7 @@ def hour_input(
         present, standing = kept.split(hour, ranges)
         readings, quarantined = [standing.readings], list(standing.quarantined)
         for some in _portions(present, rows):
-            decoded = decode(log.read(settings.line, some, COLUMNS), settings)
+            decoded = decode(log.read(settings.line, some, COLUMNS), settings, history)
             for found, of_hour, set_aside in by_hour(decoded):
                 if found == hour:
                     readings.append(of_hour)

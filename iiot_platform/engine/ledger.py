@@ -29,7 +29,7 @@ class Ledger:
 
     Args:
         database: where it is kept; what is missing there is made.
-        sinks: True where a database wants to be told of every change.
+        sinks: names of the databases that want to be told of every change.
         clock: Unix milliseconds, for what is merely recorded.
     """
 
@@ -37,11 +37,11 @@ class Ledger:
         self,
         database: LedgerDatabase,
         *,
-        sinks: bool = False,
+        sinks: Iterable[str] = (),
         clock: Callable[[], int] = now_ms,
     ) -> None:
         self._database = database
-        self._sinks = sinks
+        self._sinks = tuple(sinks)
         self._clock = clock
         try:
             database.make(db.METADATA)
@@ -49,7 +49,9 @@ class Ledger:
             raise LedgerError("opened", database.name, error) from error
 
     @classmethod
-    def of(cls, home: Home, *, sinks: bool = False, clock: Callable[[], int] = now_ms) -> "Ledger":
+    def of(
+        cls, home: Home, *, sinks: Iterable[str] = (), clock: Callable[[], int] = now_ms
+    ) -> "Ledger":
         """The ledger of a home: in its database where it has one, else its SQLite file.
 
         Raises:

@@ -131,6 +131,7 @@ OUTBOX: Final = sa.Table(
     "outbox",
     METADATA,
     sa.Column("id", _ID, primary_key=True),
+    sa.Column("sink", _TEXT, nullable=False),
     sa.Column("line", _TEXT, nullable=False),
     sa.Column("table_name", _TEXT, nullable=False),
     sa.Column("hour", _INT, nullable=False),
@@ -138,24 +139,49 @@ OUTBOX: Final = sa.Table(
     sa.Column("operation", _TEXT, nullable=False),
     sa.Column("started", sa.Boolean, nullable=False),
     sa.Column("rejected", _TEXT),
-    sa.Index("outbox_line", "line", "id"),
-    comment="What the database behind the tables has not been given yet, in order.",
+    sa.Index("outbox_line", "sink", "line", "id"),
+    comment="What each database behind the tables has not been given yet, in order.",
+)
+FEEDS: Final = sa.Table(
+    "feeds",
+    METADATA,
+    sa.Column("sink", _TEXT, primary_key=True),
+    sa.Column("line", _TEXT, primary_key=True),
+    sa.Column("batch", _INT, nullable=False),
+    comment="The last batch that a sink's outbox follows; hours of later ones are given whole.",
 )
 SINKS: Final = sa.Table(
     "sinks",
     METADATA,
+    sa.Column("sink", _TEXT, primary_key=True),
     sa.Column("line", _TEXT, primary_key=True),
     sa.Column("failures", _INT, nullable=False),
     sa.Column("retry_at_ms", _INT, nullable=False),
     sa.Column("message", _TEXT, nullable=False),
-    comment="Why the database could not be written lately, and when to try again.",
+    comment="Why a database could not be written lately, and when to try again.",
 )
 TOLD: Final = sa.Table(
     "told",
     METADATA,
+    sa.Column("sink", _TEXT, primary_key=True),
     sa.Column("line", _TEXT, primary_key=True),
     sa.Column("batch", _INT, nullable=False),
-    comment="The last batch of which the database was told what happened.",
+    comment="The last batch of which a database was told what happened.",
+)
+LIFECYCLE: Final = sa.Table(
+    "lifecycle",
+    METADATA,
+    sa.Column("line", _TEXT, primary_key=True),
+    sa.Column("offset", _INT, primary_key=True),
+    sa.Column("node", _TEXT, nullable=False),
+    sa.Column("device", _TEXT, nullable=False),
+    sa.Column("type", _TEXT, nullable=False),
+    sa.Column("topic", _TEXT, nullable=False),
+    sa.Column("received_ms", _INT, nullable=False),
+    sa.Column("payload", sa.LargeBinary, nullable=False),
+    sa.Index("lifecycle_type", "line", "node", "device", "type", "offset"),
+    sa.Index("lifecycle_node", "line", "node", "offset"),
+    comment="Append-only: births and deaths of Sparkplug nodes below the watermark, for ever.",
 )
 LEASES: Final = sa.Table(
     "leases",

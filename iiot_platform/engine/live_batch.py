@@ -104,6 +104,7 @@ class LiveBatch:
                 "late_rows": self.counts["late_rows"],
             }
         )
+        counts.update({f"ignored.{name}": n for name, n in decoded.ignored.items()})
         return Commit(
             line=self._line,
             kind="live",
@@ -117,6 +118,7 @@ class LiveBatch:
             dirty=tuple(self._dirty),
             cleared=tuple(self._cleared),
             counts=+counts,
+            lifecycle=decoded.lifecycle,
             seconds=seconds,
         )
 

@@ -24,6 +24,7 @@ from iiot_platform.engine import ledger_schema as db
 from iiot_platform.engine.canonical import canonical_hash
 from iiot_platform.engine.code_version import code_version
 from iiot_platform.engine.ledger import Ledger
+from iiot_platform.engine.lifecycle_ledger import LedgerHistory
 from iiot_platform.engine.log_verify import (
     LineVerdict,
     Missing,
@@ -58,12 +59,22 @@ class Hour(msgspec.Struct, frozen=True):
     ranges: list[tuple[int, int]]
 
 
+class Spoken(msgspec.Struct, frozen=True):
+    """A birth or death of a Sparkplug node that the records are read with."""
+
+    offset: int
+    topic: str
+    received: int
+    payload: bytes
+
+
 class LedgerPart(msgspec.Struct, frozen=True):
     """What the ledger says of the hours; `settings` by version, as JSON."""
 
     hours: list[Hour]
     settings: dict[str, str]
     states: list[State]
+    lifecycle: list[Spoken] = []
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -183,6 +194,9 @@ class Exporter:
             for number, segment in enumerate(segments, 1):
                 copied.append(self._copy(segment, target))
                 on_segments(number, len(segments))
+            part = msgspec.structs.replace(
+                part, lifecycle=self._lifecycle(segments[0].lo, segments[-1].hi)
+            )
             files = {LEDGER_FILE: _write(target / LEDGER_FILE, msgspec.json.encode(part))}
             if plant is not None:
                 files[PLANT_FILE] = _write(target / PLANT_FILE, plant)
@@ -251,6 +265,11 @@ class Exporter:
             ranges = self._ledger.ranges(self._line, hour)
             found.append(Hour(hour, assigned.version, ranges))
         return LedgerPart(found, settings, self._states(hours[0]) if hours else [])
+
+    def _lifecycle(self, lo: int, hi: int) -> list[Spoken]:
+        """The births and deaths that offsets [lo, hi) are read with."""
+        history = LedgerHistory(self._ledger, self._line)
+        return [Spoken(*event) for event in sorted(history.events(history.nodes(), lo, hi))]
 
     def _states(self, before: int) -> list[State]:
         """The last state of every series before an hour."""

@@ -3,12 +3,15 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import msgspec
 import sqlalchemy as sa
 
 from iiot_platform.core.clock import hour_from_key, now_ms
 from iiot_platform.core.errors import StorageError
 from iiot_platform.engine import ledger_schema as db
 from iiot_platform.engine.ledger import Ledger
+from iiot_platform.engine.lifecycle import Event
+from iiot_platform.engine.lifecycle_ledger import add_events
 from iiot_platform.engine.log_export import Export, LedgerPart, outcome
 from iiot_platform.engine.log_verify import SealedLog
 from iiot_platform.engine.table_store import TableStore
@@ -68,6 +71,8 @@ def adopt(ledger: Ledger, export: Export, part: LedgerPart) -> bool:
         for table, rows in _rows(export, part, now_ms()):
             if rows:
                 connection.execute(sa.insert(table), rows)
+        events = (Event(*msgspec.structs.astuple(one)) for one in part.lifecycle)
+        add_events(connection, line, events)
     return True
 
 

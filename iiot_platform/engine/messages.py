@@ -158,7 +158,7 @@ class MessageDecoder:
         else:
             stamped = code
         if not -self._behind_ms <= ts - received <= self._ahead_ms:
-            raise _out_of_time(ts - received)
+            raise out_of_time(ts - received)
         if not payloads.names_agree(head, self._line, machine, device):
             self.misnamed += 1
         begin = len(columns.ts)
@@ -231,7 +231,7 @@ class MessageDecoder:
         machine, found, device = topic.removeprefix(self._prefix).partition("/")
         if not topic.startswith(self._prefix) or not found or not machine or not device:
             raise DecodeError("bad_topic", f"'{topic}' is not {self._prefix}<machine>/<device>")
-        _check_name(topic)
+        check_name(topic)
         return machine, device
 
     def _time(
@@ -251,13 +251,14 @@ class MessageDecoder:
         key = self._whole.get(name)
         if key is None:
             if values.field:
-                _check_name(values.field)
+                check_name(values.field)
                 device = f"{device}.{values.field}"
             key = self._whole[name] = SeriesKey(values.kind, machine, device, values.operation)
         return key
 
 
-def _out_of_time(ahead_ms: int) -> DecodeError:
+def out_of_time(ahead_ms: int) -> DecodeError:
+    """Why a message whose time is so far ahead of its receipt is set aside."""
     if ahead_ms > 0:
         return DecodeError("in_future", f"{_seconds(ahead_ms)} ahead of its receive time")
     return DecodeError("too_old", f"{_seconds(-ahead_ms)} behind its receive time")
@@ -267,7 +268,12 @@ def _seconds(ms: int) -> str:
     return f"{min(ms, _LONG_MS) / MS_PER_S:.3g} s"  # a time may have hundreds of digits
 
 
-def _check_name(name: str) -> None:
+def check_name(name: str) -> None:
+    """Refuses a name that could not be shown.
+
+    Raises:
+        DecodeError: it has control characters.
+    """
     if not _CONTROL.isdisjoint(name):
         raise DecodeError("bad_name", f"{name!r:.80} has control characters")
 

@@ -1,4 +1,4 @@
-"""The backlog of the database behind the tables, kept in the ledger.
+"""The backlog of each database behind the tables, kept in the ledger.
 
 Entries are put there by commits, in the same transaction as the files they speak of. What an
 entry's file was merged into or replaced by stands for it: rows are read as they are now.
@@ -6,7 +6,7 @@ entry's file was merged into or replaced by stands for it: rows are read as they
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
 
 import pyarrow as pa
 import sqlalchemy as sa
@@ -15,8 +15,11 @@ from iiot_platform.core import schema
 from iiot_platform.engine import ledger_schema as db
 from iiot_platform.engine.commit import Operation
 from iiot_platform.engine.ledger import Ledger
-from iiot_platform.engine.swap import upsert
+from iiot_platform.engine.swap import last_batch, upsert
 from iiot_platform.engine.table_store import TableStore
+
+_HOURS: Final = 100
+"""Hours that one statement puts into the outbox."""
 
 
 @dataclass(frozen=True)
@@ -36,17 +39,22 @@ class Entry:
 
 
 class LedgerOutbox:
-    """The outbox of every line of one ledger."""
+    """The outbox of one sink, for every line of one ledger.
 
-    def __init__(self, ledger: Ledger, store: TableStore) -> None:
+    A sink that is configured for the first time, or again, or missed the commits of a process that
+    did not know of it, is behind its feed: what changed since is taken up whole, newest hour first.
+    """
+
+    def __init__(self, ledger: Ledger, store: TableStore, sink: str) -> None:
         self._ledger = ledger
         self._store = store
+        self._sink = sink
 
     def pending(self, line: str, limit: int) -> Sequence[Entry]:
         """The first pending entries, in the order in which they must be done."""
         query = (
             sa.select(db.OUTBOX)
-            .where(db.OUTBOX.c.line == line, db.OUTBOX.c.rejected.is_(None))
+            .where(self._of(line), db.OUTBOX.c.rejected.is_(None))
             .order_by(db.OUTBOX.c.id)
             .limit(limit)
         )
@@ -55,17 +63,13 @@ class LedgerOutbox:
 
     def backlog(self, line: str) -> int:
         """How many entries are pending."""
-        query = sa.select(sa.func.count()).where(
-            db.OUTBOX.c.line == line, db.OUTBOX.c.rejected.is_(None)
-        )
+        query = sa.select(sa.func.count()).where(self._of(line), db.OUTBOX.c.rejected.is_(None))
         with self._ledger.reading() as connection:
             return connection.execute(query).scalar_one()
 
     def rejected(self, line: str) -> list[tuple[Entry, str]]:
         """The entries that the database refused, with its words."""
-        query = sa.select(db.OUTBOX).where(
-            db.OUTBOX.c.line == line, db.OUTBOX.c.rejected.is_not(None)
-        )
+        query = sa.select(db.OUTBOX).where(self._of(line), db.OUTBOX.c.rejected.is_not(None))
         with self._ledger.reading() as connection:
             return [
                 (_entry(row), row.rejected)
@@ -110,7 +114,12 @@ class LedgerOutbox:
                 ),
             )
             .join(later, later.c.file == new.c.id)
-            .where(own.c.id.in_(files), later.c.line == own.c.line, later.c.rejected.is_(None))
+            .where(
+                own.c.id.in_(files),
+                later.c.sink == self._sink,
+                later.c.line == own.c.line,
+                later.c.rejected.is_(None),
+            )
             .group_by(own.c.id)
         )
         paths = {row.id: row.path for row in connection.execute(current)}
@@ -133,13 +142,14 @@ class LedgerOutbox:
                 sa.delete(db.OUTBOX).where(db.OUTBOX.c.id.in_([entry.id for entry in entries]))
             )
             lines = {entry.line for entry in entries}
-            connection.execute(sa.delete(db.SINKS).where(db.SINKS.c.line.in_(lines)))
+            for line in lines:
+                self._recovered(connection, line)
 
     def reject(self, entry: Entry, message: str) -> None:
         """Sets an entry aside that the database refuses; clears the failures of its line."""
         self._update([entry], rejected=message)
         with self._ledger.transaction(entry.line) as connection:
-            connection.execute(sa.delete(db.SINKS).where(db.SINKS.c.line == entry.line))
+            self._recovered(connection, entry.line)
 
     def failed(self, line: str, message: str, retry_at_ms: int) -> None:
         """Notes a failure, and when to try again."""
@@ -148,30 +158,30 @@ class LedgerOutbox:
             upsert(
                 connection,
                 db.SINKS,
-                {"line": line},
+                {"sink": self._sink, "line": line},
                 {"failures": failures, "retry_at_ms": retry_at_ms, "message": message},
             )
 
     def failures(self, line: str) -> int:
         """Failures since the last success."""
-        row = self._sink(line)
+        row = self._failing(line)
         return 0 if row is None else int(row.failures)
 
     def retry_at(self, line: str) -> int | None:
         """When to try again (Unix ms); None where the last try went well."""
-        row = self._sink(line)
+        row = self._failing(line)
         return None if row is None else int(row.retry_at_ms)
 
     def last_error(self, line: str) -> str | None:
         """What the last failure was; None where the last try went well."""
-        row = self._sink(line)
+        row = self._failing(line)
         return None if row is None else str(row.message)
 
     def is_longer(self, line: str, than: int) -> bool:
         """True where more entries are pending than this."""
         query = (
             sa.select(db.OUTBOX.c.id)
-            .where(db.OUTBOX.c.line == line, db.OUTBOX.c.rejected.is_(None))
+            .where(self._of(line), db.OUTBOX.c.rejected.is_(None))
             .order_by(db.OUTBOX.c.id)
             .offset(than)
             .limit(1)
@@ -187,25 +197,81 @@ class LedgerOutbox:
         They stand for what was pending or set aside of these hours, which is forgotten.
         """
         names = [table.name for table in schema.measured()] if tables is None else list(tables)
-        made: list[int] = []
         with self._ledger.transaction(line) as connection:
-            for hour in hours:
-                connection.execute(
-                    sa.delete(db.OUTBOX).where(
-                        db.OUTBOX.c.line == line,
-                        db.OUTBOX.c.hour == hour,
-                        db.OUTBOX.c.table_name.in_(names),
-                    )
+            return self._refill(connection, line, hours, names)
+
+    def missing(self, line: str) -> list[int]:
+        """Hours that changed while the sink was not told, newest first; all where it is new."""
+        with self._ledger.reading() as connection:
+            return self._missing(connection, line)
+
+    def take_up(self, line: str) -> int:
+        """Puts what is missing into the outbox, and follows the line from now on; returns hours."""
+        with self._ledger.transaction(line) as connection:
+            hours = self._missing(connection, line)
+            self._refill(connection, line, hours, [table.name for table in schema.measured()])
+            key = {"sink": self._sink, "line": line}
+            upsert(connection, db.FEEDS, key, {"batch": last_batch(connection, line)})
+        return len(hours)
+
+    def _missing(self, connection: sa.Connection, line: str) -> list[int]:
+        feed, hours = db.FEEDS.c, db.PARTITIONS.c
+        followed = connection.execute(
+            sa.select(feed.batch).where(feed.sink == self._sink, feed.line == line)
+        ).scalar()
+        if followed is not None and followed >= last_batch(connection, line):
+            return []
+        query = sa.select(hours.hour).where(hours.line == line, hours.batch > (followed or 0))
+        return list(connection.execute(query.order_by(hours.hour.desc())).scalars())
+
+    def _refill(
+        self, connection: sa.Connection, line: str, hours: Sequence[int], names: Sequence[str]
+    ) -> list[int]:
+        """Rewrites of whole hours in place of what was pending or set aside of them."""
+        made: list[int] = []
+        for start in range(0, len(hours), _HOURS):
+            page = hours[start : start + _HOURS]
+            connection.execute(
+                sa.delete(db.OUTBOX).where(
+                    self._of(line), db.OUTBOX.c.hour.in_(page), db.OUTBOX.c.table_name.in_(names)
                 )
-                for name in names:
-                    values = {"line": line, "table_name": name, "hour": hour}
-                    statement = (
-                        sa.insert(db.OUTBOX)
-                        .values(**values, operation="rewrite", started=False)
-                        .returning(db.OUTBOX.c.id)
-                    )
-                    made.append(connection.execute(statement).scalar_one())
+            )
+            rows = [
+                {
+                    "sink": self._sink,
+                    "line": line,
+                    "table_name": name,
+                    "hour": hour,
+                    "operation": "rewrite",
+                    "started": False,
+                }
+                for hour in page
+                for name in names
+            ]
+            insert = sa.insert(db.OUTBOX).returning(db.OUTBOX.c.id, sort_by_parameter_order=True)
+            made += connection.execute(insert, rows).scalars()
         return made
+
+    def lines(self) -> list[str]:
+        """The lines that the sink follows or has entries of, configured today or not."""
+        with self._ledger.reading() as connection:
+            found = [
+                connection.execute(
+                    sa.select(table.c.line).where(table.c.sink == self._sink).distinct()
+                ).scalars()
+                for table in (db.FEEDS, db.OUTBOX)
+            ]
+            return sorted({line for lines in found for line in lines})
+
+    def forget(self, line: str) -> int:
+        """Drops all that is known of the sink for a line; returns the entries that went."""
+        with self._ledger.transaction(line) as connection:
+            gone = connection.execute(sa.delete(db.OUTBOX).where(self._of(line))).rowcount
+            for table in (db.FEEDS, db.SINKS, db.TOLD):
+                connection.execute(
+                    sa.delete(table).where(table.c.sink == self._sink, table.c.line == line)
+                )
+        return gone
 
     def of(self, ids: Sequence[int]) -> dict[int, str | None]:
         """Which of these entries are not done; what the database said of those set aside."""
@@ -213,9 +279,18 @@ class LedgerOutbox:
         with self._ledger.reading() as connection:
             return {row.id: row.rejected for row in connection.execute(query)}
 
-    def _sink(self, line: str) -> sa.Row[tuple[str, int, int, str]] | None:
+    def _of(self, line: str) -> sa.ColumnElement[bool]:
+        return sa.and_(db.OUTBOX.c.sink == self._sink, db.OUTBOX.c.line == line)
+
+    def _failing(self, line: str) -> sa.Row[Any] | None:
+        query = sa.select(db.SINKS).where(db.SINKS.c.sink == self._sink, db.SINKS.c.line == line)
         with self._ledger.reading() as connection:
-            return connection.execute(sa.select(db.SINKS).where(db.SINKS.c.line == line)).first()
+            return connection.execute(query).first()
+
+    def _recovered(self, connection: sa.Connection, line: str) -> None:
+        connection.execute(
+            sa.delete(db.SINKS).where(db.SINKS.c.sink == self._sink, db.SINKS.c.line == line)
+        )
 
     def _update(self, entries: Sequence[Entry], **values: object) -> None:
         with self._ledger.transaction(_line_of(entries)) as connection:
@@ -224,6 +299,16 @@ class LedgerOutbox:
                 .where(db.OUTBOX.c.id.in_([entry.id for entry in entries]))
                 .values(**values)
             )
+
+
+def sinks_of(ledger: Ledger) -> list[str]:
+    """The names of all sinks that the ledger knows, configured today or not."""
+    with ledger.reading() as connection:
+        found = [
+            connection.execute(sa.select(table.c.sink).distinct()).scalars()
+            for table in (db.FEEDS, db.OUTBOX)
+        ]
+        return sorted({name for names in found for name in names})
 
 
 def _entry(row: sa.Row[Any]) -> Entry:

@@ -177,10 +177,15 @@ def _ordered(readings: Readings, rank: Ints) -> Readings:
 def _first_of_each_payload(ordered: Readings, same: Bools) -> Bools:
     keep = np.ones(len(ordered), np.bool_)
     group = np.concatenate(([0], np.cumsum(~same)))
-    seen: set[tuple[int, int, int]] = set()
+    seen: set[tuple[int, int, int, int]] = set()
     crowded = np.flatnonzero(np.append(same, [False]) | np.insert(same, 0, [False]))
     for row in crowded:
-        mark = (int(group[row]), int(ordered.topic[row]), int(ordered.payload_hash[row]))
+        mark = (
+            int(group[row]),
+            int(ordered.topic[row]),
+            int(ordered.payload_hash[row]),
+            int(ordered.sub[row]),  # a message may have several readings of one moment
+        )
         keep[row] = mark not in seen
         seen.add(mark)
     return keep

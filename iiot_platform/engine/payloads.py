@@ -262,6 +262,11 @@ def gap_in(payload: bytes) -> Gap:
         raise DecodeError("wrong_type", f"not a gap: {error}") from error
 
 
+def gap_payload(begin_ms: int, end_ms: int, reason: str) -> bytes:
+    """A gap as the buffer writes it."""
+    return msgspec.json.encode({"begin_ms": begin_ms, "end_ms": end_ms, "reason": reason})
+
+
 class _Stamp(msgspec.Struct, gc=False):
     TimeStamp: Any = None
 

@@ -1,7 +1,7 @@
 """The quarantine: what was set aside, and the way back once the plant file is repaired."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Final, NamedTuple
@@ -18,6 +18,7 @@ from iiot_platform.engine.backfill import Recomputed, backfill
 from iiot_platform.engine.decode import decode
 from iiot_platform.engine.engine import Engine
 from iiot_platform.engine.ledger import Ledger
+from iiot_platform.engine.lifecycle_ledger import LedgerHistory
 from iiot_platform.engine.log_reader import without
 from iiot_platform.engine.table_store import TableStore
 
@@ -168,9 +169,11 @@ def retry(
     hours: set[int] = set()
     quarantine = Quarantine(engine.ledger, engine.store, line)
     for received_hour, rows in groupby(quarantine.rows(reason=reason), lambda row: row.hour):
-        offsets = [row.offset for row in rows]
-        report.tried += len(offsets)
-        homes = _decoded(engine, line, offsets, report)
+        stood: dict[int, set[str]] = {}
+        for row in rows:
+            stood.setdefault(row.offset, set()).add(row.reason)
+        report.tried += len(stood)
+        homes = _decoded(engine, line, stood, report)
         if homes:
             hours |= {received_hour, *homes}
             for hour, found in homes.items():
@@ -184,18 +187,31 @@ def retry(
 
 
 def _decoded(
-    engine: Engine, line: str, offsets: list[int], report: RetryReport
+    engine: Engine, line: str, stood: Mapping[int, set[str]], report: RetryReport
 ) -> dict[int, set[int]]:
-    """The offsets that decode now, by the hour of their event time."""
+    """The offsets that decode now, by the hour of their event time.
+
+    A Sparkplug message may have been read in part; it decodes now where less of it is set aside.
+    """
     settings = engine.settings_for(line, 0, keep=False)
     homes: dict[int, set[int]] = {}
-    for records in _raw(engine, line, offsets, report):
-        decoded = decode(records, settings)
-        report.stays += decoded.reasons
+    history = LedgerHistory(engine.ledger, line)
+    for records in _raw(engine, line, sorted(stood), report):
+        decoded = decode(records, settings, history)
+        left: dict[int, set[str]] = {}
+        for entry in decoded.quarantine:
+            if entry.reason != schema.GAP:
+                left.setdefault(entry.offset, set()).add(entry.reason)
         readings = decoded.readings
+        found: set[int] = set()
         for ts, offset in zip(readings.ts.tolist(), readings.offset.tolist(), strict=True):
-            homes.setdefault(hour_of(ts), set()).add(offset)
-        report.decoded += len(set(readings.offset.tolist()))
+            if stood[offset] - left.get(offset, set()):
+                homes.setdefault(hour_of(ts), set()).add(offset)
+                found.add(offset)
+        report.decoded += len(found)
+        report.stays += Counter(
+            reason for offset, reasons in left.items() if offset not in found for reason in reasons
+        )
     return homes
 
 

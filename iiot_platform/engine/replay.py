@@ -15,6 +15,7 @@ from iiot_platform.core.names import SeriesKey
 from iiot_platform.engine.hour_input import hour_input
 from iiot_platform.engine.kept_readings import KeptReadings
 from iiot_platform.engine.ledger import Ledger
+from iiot_platform.engine.lifecycle_ledger import LedgerHistory
 from iiot_platform.engine.log_reader import LogReader
 from iiot_platform.engine.partition import HourRows, compute
 from iiot_platform.engine.table_store import TableStore
@@ -66,6 +67,7 @@ class Shadow:
         self._log = log
         self._ledger = ledger
         self._kept = KeptReadings(log, ledger, store, settings.line)
+        self._history = LedgerHistory(ledger, settings.line)
         self._settings = settings
         self._first_hour = first_hour
         self._states: dict[SeriesKey, bytes] = {}
@@ -80,7 +82,7 @@ class Shadow:
         line = self._settings.line
         ranges = self._ledger.ranges(line, hour)
         readings = hour_input(
-            self._log, self._kept, hour, ranges, self._settings, rows=_ROWS
+            self._log, self._kept, self._history, hour, ranges, self._settings, rows=_ROWS
         ).readings
         new = set(readings.keys) - self._asked
         stored = self._ledger.states(line, new, before=self._first_hour)

@@ -55,7 +55,7 @@ class BatchState:
 
 @dataclass(frozen=True)
 class SinkState:
-    """What the database behind the tables has not been given; empty where there is none."""
+    """What one database behind the tables has not been given of a line."""
 
     pending: int = 0
     rejected: int = 0
@@ -83,7 +83,7 @@ class LineStatus:
         late_rows: readings that came after their hour and were left to a rerun.
         dirty: hours that must be computed again, with the reasons.
         outdated_hours: hours that are computed under other settings than the current ones.
-        sink: backlog of the database.
+        sinks: backlog of each database that follows the line.
     """
 
     line: str
@@ -101,7 +101,7 @@ class LineStatus:
     late_rows: int = 0
     dirty: Mapping[str, list[str]] = field(default_factory=dict)
     outdated_hours: int = 0
-    sink: SinkState = SinkState()
+    sinks: Mapping[str, SinkState] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -213,7 +213,7 @@ class StatusReader:
                 for version, hours in computed.hours.items()
                 if name in self._current and version != self._current[name]
             ),
-            sink=computed.sink,
+            sinks=computed.sinks,
         )
 
 
@@ -227,7 +227,7 @@ class _Computed:
     dirty: dict[int, set[str]] = field(default_factory=dict)
     hours: dict[str, int] = field(default_factory=dict)
     batches: BatchState = BatchState()
-    sink: SinkState = SinkState()
+    sinks: Mapping[str, SinkState] = field(default_factory=dict)
 
 
 def _buffer(reported: Mapping[str, Any], now: int) -> BufferState:
@@ -282,11 +282,10 @@ def _computed(ledger: Ledger) -> dict[str, _Computed]:
             lines[line].dirty.setdefault(hour, set()).add(reason)
         for line, version, hours in connection.execute(_HOURS):
             lines[line].hours[version] = int(hours)
-        pending = {row.line: row for row in connection.execute(_PENDING)}
-        failing = {row.line: row for row in connection.execute(sa.select(db.SINKS))}
+        sinks = _sinks(connection)
         for line, computed in lines.items():
             computed.batches = _batches(connection, line, computed.counts.get("batches", 0))
-            computed.sink = _sink(pending.get(line), failing.get(line))
+            computed.sinks = sinks.get(line, {})
     return dict(lines)
 
 
@@ -300,10 +299,11 @@ _HOURS: Final = sa.select(
     db.PARTITIONS.c.line, db.PARTITIONS.c.settings_version, sa.func.count()
 ).group_by(db.PARTITIONS.c.line, db.PARTITIONS.c.settings_version)
 _PENDING: Final = sa.select(
+    db.OUTBOX.c.sink,
     db.OUTBOX.c.line,
     sa.func.count().label("pending"),
     sa.func.count(db.OUTBOX.c.rejected).label("rejected"),
-).group_by(db.OUTBOX.c.line)
+).group_by(db.OUTBOX.c.sink, db.OUTBOX.c.line)
 
 
 def _batches(connection: sa.Connection, line: str, count: int) -> BatchState:
@@ -319,6 +319,17 @@ def _batches(connection: sa.Connection, line: str, count: int) -> BatchState:
     seconds = [row.seconds for row in newest]
     p50, p95 = (round(float(q), 4) for q in np.quantile(seconds, (0.5, 0.95)))
     return BatchState(count, newest[0].committed_ms, p50, p95)
+
+
+def _sinks(connection: sa.Connection) -> dict[str, dict[str, SinkState]]:
+    """By line and sink, those that follow a line or have followed it."""
+    pending = {(row.sink, row.line): row for row in connection.execute(_PENDING)}
+    failing = {(row.sink, row.line): row for row in connection.execute(sa.select(db.SINKS))}
+    feeds = {(row.sink, row.line) for row in connection.execute(sa.select(db.FEEDS))}
+    found: dict[str, dict[str, SinkState]] = defaultdict(dict)
+    for sink, line in sorted(feeds | pending.keys() | failing.keys()):
+        found[line][sink] = _sink(pending.get((sink, line)), failing.get((sink, line)))
+    return found
 
 
 def _sink(pending: Any, failing: Any) -> SinkState:

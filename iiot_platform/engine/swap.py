@@ -12,6 +12,7 @@ from iiot_platform.core.names import SeriesKey
 from iiot_platform.engine import ledger_schema as db
 from iiot_platform.engine.commit import Base, Commit, DirtyMark, FileChange, HourChange, StoredState
 from iiot_platform.engine.errors import CommitLostError
+from iiot_platform.engine.lifecycle_ledger import add_events
 from iiot_platform.engine.partition import SeriesState
 
 _PAGE: Final = 500
@@ -20,13 +21,15 @@ RIPPLE: Final = "ripple"
 """Reason of a dirty mark: the hour went on from a state that is another now."""
 
 
-def swap(connection: sa.Connection, commit: Commit, *, sinks: bool, now_ms: int) -> dict[int, int]:
+def swap(
+    connection: sa.Connection, commit: Commit, *, sinks: Sequence[str], now_ms: int
+) -> dict[int, int]:
     """Writes a commit within a transaction; returns each hour's new version.
 
     Args:
         connection: in a transaction that is alone among the writers of the line.
         commit: what changes.
-        sinks: True where a database wants to be told of every change.
+        sinks: names of the databases that want to be told of every change.
         now_ms: the time of the commit, Unix ms.
 
     Raises:
@@ -34,23 +37,31 @@ def swap(connection: sa.Connection, commit: Commit, *, sinks: bool, now_ms: int)
     """
     _compare(connection, commit)
     ripples = [mark for change in commit.hours for mark in _ripples(connection, commit, change)]
+    last = last_batch(connection, commit.line)
     batch = _write_batch(connection, commit, now_ms)
+    _follow(connection, commit.line, sinks, last, batch)
     for change in commit.hours:
         _write_hour(connection, commit.line, change, batch, now_ms)
         added = _write_files(connection, commit.line, change, now_ms)
-        if sinks:
-            _write_outbox(connection, commit.line, change, added)
+        _write_outbox(connection, commit.line, change, added, sinks)
     for hour in commit.ranges:
         lo, hi = commit.narrower.get(hour, (commit.lo, commit.hi))
         _extend_range(connection, commit.line, hour, lo, hi)
     _write_dirty(connection, commit, ripples, now_ms)
     _count(connection, commit)
+    add_events(connection, commit.line, commit.lifecycle)
     return {change.hour: change.base_version + 1 for change in commit.hours}
 
 
 def watermark(connection: sa.Connection, line: str) -> int:
     """The offset behind the last one that live batches have taken."""
     query = sa.select(db.LINES.c.watermark).where(db.LINES.c.line == line)
+    return connection.execute(query).scalar() or 0
+
+
+def last_batch(connection: sa.Connection, line: str) -> int:
+    """The line's newest batch; 0: none yet."""
+    query = sa.select(sa.func.max(db.BATCHES.c.id)).where(db.BATCHES.c.line == line)
     return connection.execute(query).scalar() or 0
 
 
@@ -278,10 +289,15 @@ def _write_files(
 
 
 def _write_outbox(
-    connection: sa.Connection, line: str, change: HourChange, added: Mapping[str, int]
+    connection: sa.Connection,
+    line: str,
+    change: HourChange,
+    added: Mapping[str, int],
+    sinks: Sequence[str],
 ) -> None:
     rows = [
         {
+            "sink": sink,
             "line": line,
             "table_name": files.table,
             "hour": change.hour,
@@ -289,11 +305,32 @@ def _write_outbox(
             "operation": files.operation,
             "started": False,
         }
+        for sink in sinks
         for files in change.files
         if files.operation is not None
     ]
     if rows:
         connection.execute(sa.insert(db.OUTBOX), rows)
+
+
+def _follow(
+    connection: sa.Connection, line: str, sinks: Sequence[str], last: int, batch: int
+) -> None:
+    """Moves the feeds of sinks that followed the line up to its last batch.
+
+    One that is new, or was not told of some batch, stays where it is: `LedgerOutbox.take_up` gives
+    it the hours that changed since.
+    """
+    for sink in sinks:
+        if not last:
+            upsert(connection, db.FEEDS, {"sink": sink, "line": line}, {"batch": batch})
+            continue
+        feed = db.FEEDS.c
+        connection.execute(
+            sa.update(db.FEEDS)
+            .where(feed.sink == sink, feed.line == line, feed.batch == last)
+            .values(batch=batch)
+        )
 
 
 def _id_of(files: FileChange, added: Mapping[str, int]) -> int | None:

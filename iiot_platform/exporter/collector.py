@@ -67,13 +67,14 @@ def _add_line(families: Families, line: LineStatus) -> None:
         (declared.LATE_ROWS, line.late_rows),
         (declared.DIRTY, len(line.dirty)),
         (declared.OUTDATED, line.outdated_hours),
-        (declared.SINK_PENDING, line.sink.pending),
-        (declared.SINK_REJECTED, line.sink.rejected),
-        (declared.SINK_FAILURES, line.sink.failures),
     ):
         families.add(metric, value, name)
     if line.batches.last_ms is not None:
         families.add(declared.LAST_BATCH, line.batches.last_ms / MS_PER_S, name)
+    for sink, state in line.sinks.items():
+        families.add(declared.SINK_PENDING, state.pending, name, sink)
+        families.add(declared.SINK_REJECTED, state.rejected, name, sink)
+        families.add(declared.SINK_FAILURES, state.failures, name, sink)
     for table, rows in line.rows.items():
         families.add(declared.TABLE_ROWS, rows, name, table)
     for reason, count in line.quarantined.items():

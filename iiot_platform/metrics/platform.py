@@ -78,20 +78,20 @@ OUTDATED: Final = Metric(
 SINK_PENDING: Final = Metric(
     "iiot_sink_pending_entries",
     "gauge",
-    "Entries of the outbox that the database has not been given yet.",
-    ("line",),
+    "Entries of the outbox that a database has not been given yet.",
+    ("line", "sink"),
 )
 SINK_REJECTED: Final = Metric(
     "iiot_sink_rejected_entries",
     "gauge",
-    "Entries of the outbox that the database has refused and that were set aside.",
-    ("line",),
+    "Entries of the outbox that a database has refused and that were set aside.",
+    ("line", "sink"),
 )
 SINK_FAILURES: Final = Metric(
     "iiot_sink_consecutive_failures",
     "gauge",
-    "Writes to the database that failed one after another; 0 after one that succeeds.",
-    ("line",),
+    "Writes to a database that failed one after another; 0 after one that succeeds.",
+    ("line", "sink"),
 )
 CAPTURE_RUNNING: Final = Metric(
     "iiot_capture_running",

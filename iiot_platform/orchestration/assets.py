@@ -45,9 +45,9 @@ class NoPartitionError(AnalysisError):
 class DeliveryError(SinkError):
     """The database did not take everything."""
 
-    def __init__(self, line: str, remaining: int, error: str | None) -> None:
+    def __init__(self, line: str, sink: str, remaining: int, error: str | None) -> None:
         reason = error or "the time was up; materialize again to go on"
-        super().__init__(f"line '{line}': {remaining} entries are left: {reason}")
+        super().__init__(f"line '{line}', {sink}: {remaining} entries are left: {reason}")
 
 
 @dataclass(frozen=True)
@@ -55,10 +55,10 @@ class LineDefinitions:
     """What one line brings.
 
     Attributes:
-        assets: the log, the tables and the database.
+        assets: the log, the tables and the databases.
         live_job: takes the next micro-batch.
         rerun_job: computes a dirty hour again.
-        catch_up_job: feeds the database; None where there is none.
+        catch_up_job: feeds the databases; None where there is none.
         runs: the work that they do.
     """
 
@@ -84,9 +84,8 @@ def line_definitions(installation: Installation, reporter: Reporter) -> LineDefi
         catalog.raw_spec(runs.names, about, kind=plant.source_of(line).kind),
         _tables(runs, about),
     ]
-    if installation.has_delivery:
-        assets.append(_influxdb(runs, about))
-    catch_up = _catch_up_job(runs) if installation.has_delivery else None
+    assets += [_sink(runs, about, sink) for sink in installation.sinks]
+    catch_up = _catch_up_job(runs) if installation.sinks else None
     return LineDefinitions(tuple(assets), _live_job(runs), _rerun_job(runs), catch_up, runs)
 
 
@@ -115,22 +114,22 @@ def _tables(runs: LineRuns, about: catalog.About) -> AssetsDefinition:
     return tables
 
 
-def _influxdb(runs: LineRuns, about: catalog.About) -> AssetsDefinition:
+def _sink(runs: LineRuns, about: catalog.About, sink: str) -> AssetsDefinition:
     names = runs.names
 
     @multi_asset(
-        name=f"influxdb_{names.safe}",
-        specs=[catalog.influxdb_spec(names, about).replace_attributes(skippable=True)],
-        check_specs=catalog.influxdb_checks(names),
+        name=f"{sink}_{names.safe}",
+        specs=[catalog.sink_spec(names, about, sink).replace_attributes(skippable=True)],
+        check_specs=catalog.sink_checks(names, sink),
         can_subset=True,
         op_tags={LINE_TAG: names.line},
     )
-    def influxdb(context: AssetExecutionContext) -> Iterator[Event]:
-        report = yield from runs.deliver(context, RERUN_DRAIN_S, asked=True)
-        if report is not None and (report.error is not None or report.remaining):
-            raise DeliveryError(names.line, report.remaining, report.error)
+    def rows(context: AssetExecutionContext) -> Iterator[Event]:
+        report = yield from runs.feed(context, sink, RERUN_DRAIN_S, asked=True)
+        if report.error is not None or report.remaining:
+            raise DeliveryError(names.line, sink, report.remaining, report.error)
 
-    return influxdb
+    return rows
 
 
 def _live_job(runs: LineRuns) -> JobDefinition:
@@ -143,7 +142,7 @@ def _live_job(runs: LineRuns) -> JobDefinition:
 
     @job(
         name=names.live_job,
-        description=f"The next micro-batch of line '{names.line}', and the database after it.",
+        description=f"The next micro-batch of line '{names.line}', and the databases after it.",
         executor_def=in_process_executor,
         tags=names.live_tags,
     )
@@ -183,13 +182,13 @@ def _rerun_job(runs: LineRuns) -> JobDefinition:
 def _catch_up_job(runs: LineRuns) -> JobDefinition:
     names = runs.names
 
-    @op(name=f"{names.catch_up_job}_backlog", out={}, description="Feeds the database.")
+    @op(name=f"{names.catch_up_job}_backlog", out={}, description="Feeds the databases.")
     def backlog(context: OpExecutionContext) -> Iterator[Event]:
         yield from runs.catch_up(context)
 
     @job(
         name=names.catch_up_job,
-        description=f"What the database of line '{names.line}' has missed, at full speed.",
+        description=f"What a database of line '{names.line}' has missed, at full speed.",
         executor_def=in_process_executor,
         tags={LINE_TAG: names.line, KIND_TAG: CATCH_UP, MAX_RUNTIME_TAG: str(_RERUN_MAX_S)},
     )

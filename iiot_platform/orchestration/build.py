@@ -8,10 +8,10 @@ from dagster import Definitions, in_process_executor
 from iiot_platform.config.plant import Plant
 from iiot_platform.config.settings import Settings
 from iiot_platform.core.clock import now_ms
-from iiot_platform.engine.engine import Engine
 from iiot_platform.orchestration.assets import line_definitions
+from iiot_platform.orchestration.delivery import delivery_to
 from iiot_platform.orchestration.events import Reporter
-from iiot_platform.orchestration.installation import Delivery, Installation
+from iiot_platform.orchestration.installation import Deliveries, Installation
 from iiot_platform.orchestration.links import Links
 from iiot_platform.orchestration.naming import line_names
 from iiot_platform.orchestration.partitions import EARLIEST, hourly
@@ -31,7 +31,7 @@ def build_definitions(
     settings: Settings,
     plant: Plant,
     *,
-    delivery: Callable[[Engine], Delivery] | None = None,
+    deliveries: Deliveries | None = None,
     clock: Callable[[], int] = now_ms,
     start: datetime = EARLIEST,
     plant_problem: Exception | None = None,
@@ -41,7 +41,7 @@ def build_definitions(
     Args:
         settings: where state lives and which servers there are.
         plant: the plant file.
-        delivery: makes the delivery to the database; default: InfluxDB where it is configured.
+        deliveries: what makes the delivery to each sink; default: those that are configured.
         clock: Unix milliseconds.
         start: first hour that is shown.
         plant_problem: why the plant is an older one than the plant file, told by the sensor.
@@ -49,12 +49,9 @@ def build_definitions(
     Raises:
         NameClashError: two lines would have one name in Dagster.
     """
-    if delivery is None and settings.influx is not None:
-        # the client takes long to import, which every run would pay for
-        from iiot_platform.orchestration.delivery import influx_delivery  # noqa: PLC0415
-
-        delivery = influx_delivery(settings.influx)
-    installation = Installation(settings, plant, delivery=delivery, clock=clock)
+    if deliveries is None:
+        deliveries = {name: delivery_to(name, sink) for name, sink in settings.sinks.items()}
+    installation = Installation(settings, plant, deliveries=deliveries, clock=clock)
     hours = hourly(start)
     lines = line_names(plant.line_names)
     reporters = [Reporter(names, hours, Links.of(settings)) for names in lines]

@@ -13,6 +13,7 @@ from dagster import (
 )
 from dagster._core.definitions.metadata import TableMetadataSet
 
+from iiot_platform.config.settings import SINK_TITLES
 from iiot_platform.core.schema import Column, Table
 from iiot_platform.orchestration.links import NO_LINKS, Links
 from iiot_platform.orchestration.naming import ASSET_TABLES, LINE_TAG, LineNames
@@ -69,17 +70,19 @@ def table_specs(names: LineNames, about: About) -> list[AssetSpec]:
     ]
 
 
-def influxdb_spec(names: LineNames, about: About) -> AssetSpec:
-    """The line's rows in InfluxDB: a view of its tables that can be rebuilt."""
+def sink_spec(names: LineNames, about: About, sink: str) -> AssetSpec:
+    """The line's rows in a database: a view of its tables that can be rebuilt."""
     measured = [table for table in ASSET_TABLES.values() if table.measurement is not None]
-    listed = "\n".join(f"- `{table.measurement}`: {table.title}" for table in measured)
+    listed = "\n".join(
+        f"- `{table.name}` (measurement `{table.measurement}`): {table.title}" for table in measured
+    )
     return AssetSpec(
-        names.influxdb,
+        names.sink(sink),
         deps=[names.table(table.name) for table in measured],
-        description=f"The line's measurements in InfluxDB.\n\n{listed}",
+        description=f"The line's rows in {SINK_TITLES[sink]}.\n\n{listed}",
         group_name=names.safe,
         owners=about.owners,
-        kinds={"influxdb"},
+        kinds={sink},
         metadata={"line": names.line},
         tags={LINE_TAG: names.safe},
     )
@@ -113,12 +116,12 @@ def table_checks(names: LineNames) -> list[AssetCheckSpec]:
     ]
 
 
-def influxdb_checks(names: LineNames) -> list[AssetCheckSpec]:
-    """What is checked of the database."""
+def sink_checks(names: LineNames, sink: str) -> list[AssetCheckSpec]:
+    """What is checked of a database."""
     return [
         AssetCheckSpec(
-            names.delivery.name,
-            asset=names.influxdb,
+            names.delivery(sink).name,
+            asset=names.sink(sink),
             description="The database takes what it is given, without refusals or failures.",
         )
     ]

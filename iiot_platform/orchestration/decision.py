@@ -118,18 +118,16 @@ class Evaluation:
         return [request for request in (live, rerun) if request is not None], seen
 
     def catch_up(self, names: LineNames) -> RunRequest | None:
-        """The run that a line's database needs where it is far behind.
+        """The run that a line's databases need where one is far behind.
 
         Live runs hand over what is little; a long backlog would hold up every one of them.
 
         Raises:
             PlatformError: the ledger can not be read.
         """
-        delivery = self.installation.delivery
-        if (
-            delivery is None
-            or (names.line, CATCH_UP) in self.active
-            or not delivery.behind(names.line)
+        deliveries = self.installation.deliveries.values()
+        if (names.line, CATCH_UP) in self.active or not any(
+            delivery.behind(names.line) for delivery in deliveries
         ):
             return None
         # the database's own back-off says when; the time makes the key a new one
@@ -172,13 +170,10 @@ class Evaluation:
         return None, f"{seen}, nothing new"
 
     def _falls_to_live(self, line: str) -> bool:
-        """True where the database waits for something, and no run of its own sees to it."""
-        delivery = self.installation.delivery
-        return (
-            delivery is not None
-            and (line, CATCH_UP) not in self.active
-            and delivery.due(line)
-            and not delivery.behind(line)
+        """True where a database waits for something, and no run of its own sees to it."""
+        return (line, CATCH_UP) not in self.active and any(
+            delivery.due(line) and not delivery.behind(line)
+            for delivery in self.installation.deliveries.values()
         )
 
     def _pace_ms(self) -> int:

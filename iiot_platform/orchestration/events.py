@@ -138,7 +138,7 @@ class Reporter:
             },
         )
 
-    def delivery(self, report: "DrainReport", *, asked: bool = False) -> Iterator[Event]:
+    def delivery(self, sink: str, report: "DrainReport", *, asked: bool = False) -> Iterator[Event]:
         """What a drain did; the asset is materialized where the database has everything."""
         figures = {
             "points": report.points,
@@ -149,10 +149,10 @@ class Reporter:
         }
         changed = report.entries or asked
         if changed and not report.remaining and report.error is None:
-            yield AssetMaterialization(self.names.influxdb, metadata=figures)
+            yield AssetMaterialization(self.names.sink(sink), metadata=figures)
         if changed or report.rejected or report.error is not None:
             yield _evaluation(
-                self.names.delivery,
+                self.names.delivery(sink),
                 None,
                 AssetCheckSeverity.WARN,
                 passed=report.error is None and not report.rejected,

@@ -1,7 +1,7 @@
-"""What the assets and sensors work on: one plant's engine and its database, opened when needed."""
+"""What the assets and sensors work on: one plant's engine and its databases, opened when needed."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 
 
 class Delivery(Protocol):
-    """A database that is brought up to date from the ledger's outbox."""
+    """A database that is brought up to date from its outbox in the ledger."""
 
     def due(self, line: str) -> bool:
         """True where something of the line is pending and may be tried now."""
@@ -33,13 +33,17 @@ class Delivery(Protocol):
         """Hand over what is pending, for a bounded time; waits for another run that is at it."""
 
 
+Deliveries = Mapping[str, Callable[[Engine], Delivery]]
+"""By the name of a sink, what makes the delivery to it from an engine."""
+
+
 class Installation:
-    """The engine and the database of one plant; nothing is opened before it is asked for.
+    """The engine and the databases of one plant; nothing is opened before it is asked for.
 
     Args:
         settings: where state lives and which servers there are.
         plant: the plant file.
-        delivery: makes the delivery to the database from the engine; None: there is no database.
+        deliveries: per sink, what makes its delivery from the engine; empty: there is no database.
         clock: Unix milliseconds.
     """
 
@@ -48,30 +52,28 @@ class Installation:
         settings: Settings,
         plant: Plant,
         *,
-        delivery: Callable[[Engine], Delivery] | None = None,
+        deliveries: Deliveries | None = None,
         clock: Callable[[], int] = now_ms,
     ) -> None:
         self.settings = settings
         self.plant = plant
         self.clock = clock
-        self._make_delivery = delivery
+        self._deliveries = dict(deliveries or {})
 
     @cached_property
     def engine(self) -> Engine:
         """The engine; its ledger is made where there is none."""
-        return Engine(
-            self.settings.home, self.plant, sinks=self._make_delivery is not None, clock=self.clock
-        )
+        return Engine(self.settings.home, self.plant, sinks=self.sinks, clock=self.clock)
 
     @cached_property
-    def delivery(self) -> Delivery | None:
-        """The delivery to the database, None where there is none."""
-        return None if self._make_delivery is None else self._make_delivery(self.engine)
+    def deliveries(self) -> dict[str, Delivery]:
+        """The delivery to each sink, by its name."""
+        return {name: make(self.engine) for name, make in self._deliveries.items()}
 
     @property
-    def has_delivery(self) -> bool:
-        """True where there is a database; opens nothing."""
-        return self._make_delivery is not None
+    def sinks(self) -> tuple[str, ...]:
+        """The names of the sinks; opens nothing."""
+        return tuple(self._deliveries)
 
 
 def until_committed(compute: Callable[[], _Done]) -> _Done:

@@ -1,8 +1,5 @@
 """What lines are called in Dagster, whose names are letters, digits and underscores."""
 
-import hashlib
-import keyword
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
@@ -10,6 +7,7 @@ from typing import Final
 from dagster import AssetCheckKey, AssetKey
 
 from iiot_platform.core.errors import ConfigError
+from iiot_platform.core.pages import dagster_name
 from iiot_platform.core.schema import ACTIVITY, READINGS, TABLES, Table
 
 ASSET_TABLES: Final[dict[str, Table]] = {
@@ -40,14 +38,6 @@ LAG_WITHIN_BOUND: Final = "lag_within_bound"
 DELIVERY: Final = "delivery"
 LIVE_EQUALS_RERUN: Final = "live_equals_rerun"
 
-_VALID = re.compile(r"[A-Za-z0-9_]{1,80}")
-_INVALID = re.compile(r"[^A-Za-z0-9_]+")
-_RESERVED = {
-    *("context", "conf", "config", "meta", "arg_dict", "dict", "input_arg_dict"),
-    *("output_arg_dict", "int", "str", "float", "bool", "input", "output", "type", "default"),
-    *keyword.kwlist,
-}
-_KEPT = 60
 _LIVE_MAX_S: Final = 600
 
 
@@ -58,15 +48,6 @@ class NameClashError(ConfigError):
         super().__init__(
             f"lines '{first}' and '{second}' are both called '{name}' in Dagster; rename one"
         )
-
-
-def dagster_name(line: str) -> str:
-    """The valid name of a line: itself where that is valid, else its letters and a hash."""
-    if _VALID.fullmatch(line) and line not in _RESERVED:
-        return line
-    digest = hashlib.blake2b(line.encode("utf-8", "surrogatepass"), digest_size=4).hexdigest()
-    kept = _INVALID.sub("_", line).strip("_")[:_KEPT]
-    return f"{kept}_{digest}" if kept else f"line_{digest}"
 
 
 @dataclass(frozen=True)
@@ -86,10 +67,9 @@ class LineNames:
         """Key of the capture log."""
         return AssetKey([self.safe, "raw"])
 
-    @property
-    def influxdb(self) -> AssetKey:
-        """Key of the line's rows in InfluxDB."""
-        return AssetKey([self.safe, "influxdb"])
+    def sink(self, sink: str) -> AssetKey:
+        """Key of the line's rows in a database."""
+        return AssetKey([self.safe, sink])
 
     def table(self, table: str) -> AssetKey:
         """Key of a table."""
@@ -110,10 +90,9 @@ class LineNames:
         """Check that a computation of the whole hour gives what stood, bit for bit."""
         return AssetCheckKey(self.table(READINGS.name), LIVE_EQUALS_RERUN)
 
-    @property
-    def delivery(self) -> AssetCheckKey:
-        """Check that the database takes what it is given."""
-        return AssetCheckKey(self.influxdb, DELIVERY)
+    def delivery(self, sink: str) -> AssetCheckKey:
+        """Check that a database takes what it is given."""
+        return AssetCheckKey(self.sink(sink), DELIVERY)
 
     @property
     def live_job(self) -> str:
@@ -132,7 +111,7 @@ class LineNames:
 
     @property
     def catch_up_job(self) -> str:
-        """Job that hands a long backlog over to the database."""
+        """Job that hands long backlogs over to the databases."""
         return f"catch_up_{self.safe}"
 
 

@@ -1,4 +1,4 @@
-"""What runs do: take a batch, compute hours again, hand over to the database."""
+"""What runs do: take a batch, compute hours again, hand over to the databases."""
 
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,11 +23,11 @@ if TYPE_CHECKING:  # the client behind it takes long to import, and is not alway
     from iiot_platform.sinks.drain import DrainReport
 
 LIVE_DRAIN_S: Final = 1.0
-"""How long a live run feeds the database; a longer backlog has a run of its own."""
+"""How long a live run feeds each database; a longer backlog has a run of its own."""
 RERUN_DRAIN_S: Final = 60.0
 """Likewise a run that computed whole hours."""
 CATCH_UP_S: Final = 600.0
-"""Likewise a run that does nothing else; the next one goes on."""
+"""How long a run that does nothing else feeds those that are behind; the next one goes on."""
 _WAIT_S: Final = 10.0
 
 Context = AssetExecutionContext | OpExecutionContext
@@ -193,12 +193,22 @@ class LineRuns:
             context.log.warning("the buffer can not be told what was consumed: %s", error)
 
     def catch_up(self, context: OpExecutionContext) -> Iterator[Event]:
-        """Hands a long backlog over at full speed, while live runs leave it alone."""
-        report = yield from self.deliver(context, CATCH_UP_S, wait_s=_WAIT_S)
-        if report is not None:
+        """Hands long backlogs over at full speed, while live runs leave them alone.
+
+        A database that is not behind comes first and briefly: no live run of an idle line feeds it
+        meanwhile.
+        """
+        line, deliveries = self.names.line, self.installation.deliveries
+        behind = [sink for sink, delivery in deliveries.items() if delivery.behind(line)]
+        for sink in (name for name in deliveries if name not in behind):
+            yield from self.feed(context, sink, LIVE_DRAIN_S)
+        for sink in behind:
+            share_s = CATCH_UP_S / len(behind)
+            report = yield from self.feed(context, sink, share_s, wait_s=_WAIT_S)
             context.log.info(
-                "line '%s': %d points of %d entries in %.1f s (%d points/s), %d entries left",
-                self.names.line,
+                "line '%s', %s: %d points of %d entries in %.1f s (%d points/s), %d entries left",
+                line,
+                sink,
                 report.points,
                 report.entries,
                 report.seconds,
@@ -206,24 +216,34 @@ class LineRuns:
                 report.remaining,
             )
 
-    def deliver(
-        self, context: Context, deadline_s: float, *, asked: bool = False, wait_s: float = 0.0
-    ) -> "Generator[Event, None, DrainReport | None]":
-        """Feeds the database for a while; its failure is told and does not fail the run.
+    def deliver(self, context: Context, deadline_s: float) -> Iterator[Event]:
+        """Feeds each database for a while; one that is away costs the others nothing."""
+        for sink in self.installation.sinks:
+            yield from self.feed(context, sink, deadline_s)
+
+    def feed(
+        self,
+        context: Context,
+        sink: str,
+        deadline_s: float,
+        *,
+        asked: bool = False,
+        wait_s: float = 0.0,
+    ) -> "Generator[Event, None, DrainReport]":
+        """Feeds a database for a while; its failure is told and does not fail the run.
 
         Args:
             context: of the run.
+            sink: name of the database.
             deadline_s: after it nothing more is begun.
             asked: True where the asset itself was to be materialized, changed or not.
             wait_s: how long to wait for another run that feeds it.
         """
-        delivery = self.installation.delivery
-        if delivery is None:
-            return None
+        delivery = self.installation.deliveries[sink]
         report = delivery.drain(self.names.line, deadline_s, wait_s=wait_s)
         if report.error is not None:
-            context.log.warning("the database is behind by %d: %s", report.remaining, report.error)
-        yield from self.reporter.delivery(report, asked=asked)
+            context.log.warning("%s is behind by %d: %s", sink, report.remaining, report.error)
+        yield from self.reporter.delivery(sink, report, asked=asked)
         return report
 
     def _lag(self) -> checks.Lag:

@@ -41,7 +41,9 @@ class DatabaseAwayError(StorageError):
     """The database of Dagster's storage can not be used."""
 
     def __init__(self, database: SecretStr, cause: Exception) -> None:
-        reason = str(getattr(cause, "orig", None) or cause).strip()
+        # after its last try, Dagster tells how often it has tried, and keeps why in the cause
+        told = cause.__cause__ if isinstance(cause, DagsterPostgresException) else cause
+        reason = str(getattr(told, "orig", None) or told or cause).strip()
         super().__init__(
             f"Dagster's storage in schema '{SCHEMA}' of {shown(database)} can not be used: {reason}"
         )

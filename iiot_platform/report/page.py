@@ -2,13 +2,16 @@
 
 import base64
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from html import escape
 from importlib import resources
 from typing import Final
 
+from iiot_platform.alerts.evaluation import Alert
+from iiot_platform.alerts.message import Places, look_at, summary
 from iiot_platform.core.clock import MS_PER_S, from_ms
+from iiot_platform.core.pages import run_page
 from iiot_platform.report.content import Lineage, LineReport, Overview, Report, Section, Timeline
 from iiot_platform.report.downsampling import COLUMNS
 from iiot_platform.report.drawing import Canvas, number
@@ -25,19 +28,29 @@ row. A line is broken where a series was silent.</p>"""
 _PAIRS: Final = (2, 4)
 """Numbers of charts that look better in rows of two than of three."""
 _STALE_S: Final = 60.0
+_MOST_ALERTS: Final = 8
 _MINUTE_S, _HOUR_S, _DAY_S = 60.0, 3_600.0, 86_400.0
 
 
-def render(report: Report, *, dagster_url: str | None = None, refresh_s: float = 0.0) -> str:
+def render(
+    report: Report,
+    *,
+    firing: Sequence[Alert] | None = None,
+    dagster_url: str | None = None,
+    refresh_s: float = 0.0,
+) -> str:
     """The page of a report.
 
     Args:
         report: what it shows.
+        firing: alerts that fire now; None where nobody evaluates them.
         dagster_url: address of the Dagster UI, for links to runs; None: no links.
         refresh_s: how often the page asks its server for a newer one; 0: never.
     """
     period = f'data-start="{report.start_ms}" data-end="{report.end_ms}"'
     parts = [f"<main {period}>", *_head(report)]
+    if firing is not None:
+        parts += _alerts(firing, dagster_url)
     if len(report.lines) > 1:
         names = "".join(
             f'<a href="#{_anchor(i)}">{escape(line.line)}</a>'
@@ -92,6 +105,25 @@ def _head(report: Report) -> Iterator[str]:
         f"<p>{period} up to {_moment(report.end_ms)}, made {_moment(report.made_ms)}"
         ' <span id="zone">(UTC)</span></p></header>'
     )
+
+
+def _alerts(firing: Sequence[Alert], dagster_url: str | None) -> Iterator[str]:
+    """What fires, the newest first."""
+    if not firing:
+        yield '<p class="alerts">No alert fires.</p>'
+        return
+    yield f'<section class="alerts"><h2 class="alarm">Alerts that fire: {len(firing)}</h2><ul>'
+    for alert in sorted(firing, key=lambda one: one.fired_ms, reverse=True)[:_MOST_ALERTS]:
+        pages = look_at(alert.key, alert.evidence, Places("", dagster_url))
+        links = "".join(
+            f' <a href="{escape(pages[name])}" rel="noreferrer">{name}</a>'
+            for name in ("run", "partition")
+            if name in pages
+        )
+        yield f"<li>{escape(summary(alert))}{links}</li>"
+    if len(firing) > _MOST_ALERTS:
+        yield f"<li>and {len(firing) - _MOST_ALERTS} more: <code>iiot alerts list</code></li>"
+    yield "</ul></section>"
 
 
 def _line(canvas: Canvas, line: LineReport, index: int, made_ms: int) -> Iterator[str]:
@@ -163,7 +195,8 @@ def _run(lineage: Lineage, dagster_url: str | None) -> str:
     run = escape(lineage.newest_run)
     if dagster_url is None:
         return f"<code>{run}</code>"
-    return f'<a href="{escape(dagster_url)}/runs/{run}" rel="noreferrer"><code>{run}</code></a>'
+    page = escape(run_page(dagster_url, lineage.newest_run))
+    return f'<a href="{page}" rel="noreferrer"><code>{run}</code></a>'
 
 
 def _anchor(index: int) -> str:

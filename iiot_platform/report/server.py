@@ -10,6 +10,7 @@ from time import monotonic
 from types import TracebackType
 from typing import Any, Final, Self
 
+from iiot_platform.alerts.firing import standing
 from iiot_platform.client import Client
 from iiot_platform.core.errors import PlatformError, SourceError
 from iiot_platform.core.paths import Home
@@ -74,9 +75,13 @@ class LivePage:
         try:
             with closing(Client(self._home)) as client:
                 report = read_report(client, lines=self._lines, last_s=self._last_s)
+            alerts = standing(self._home.alerts)
         except PlatformError as error:
             return waiting(str(error), refresh_s=self._refresh_s)
-        return render(report, dagster_url=self._dagster_url, refresh_s=self._refresh_s)
+        firing = None if alerts is None else alerts.firing
+        return render(
+            report, firing=firing, dagster_url=self._dagster_url, refresh_s=self._refresh_s
+        )
 
 
 class ReportServer:

@@ -1,1 +1,1 @@
-"""Where tables go: Parquet files always, InfluxDB where it is configured."""
+"""Where tables go: Parquet files always, databases where they are configured."""

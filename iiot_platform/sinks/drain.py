@@ -14,8 +14,8 @@ import pyarrow as pa
 
 from iiot_platform.core import clock, schema
 from iiot_platform.core.errors import SinkError
-from iiot_platform.sinks.influxdb import MAX_POINTS, Written
 from iiot_platform.sinks.refusals import RefusedError
+from iiot_platform.sinks.sink import Sink
 
 PAGE: Final = 256
 """Entries that are read from the outbox at a time."""
@@ -80,18 +80,6 @@ class Outbox(Protocol[Entry]):
 
     def retry_at(self, line: str) -> int | None:
         """The time of the last `failed`, None after a success."""
-
-
-class Sink(Protocol):
-    """What a drain needs of a database."""
-
-    def write(self, table: schema.Table, rows: pa.Table) -> Written:
-        """Write rows, replacing those with the same time and tags."""
-
-    def rewrite(
-        self, table: schema.Table, line: str, start_ms: int, end_ms: int, rows: pa.Table
-    ) -> Written:
-        """Make rows all that a line has in a table with times in [start_ms, end_ms)."""
 
 
 @dataclass
@@ -164,14 +152,14 @@ def _drain_pages(
     outbox: Outbox[Entry], sink: Sink, line: str, report: DrainReport, *, until: float
 ) -> None:
     while page := outbox.pending(line, PAGE):
-        for group, rows in _groups(outbox, page):
+        for group, rows in _groups(outbox, page, sink.request_rows):
             _do(outbox, sink, line, group, rows, report)
             if time.monotonic() >= until:
                 return
 
 
 def _groups(
-    outbox: Outbox[Entry], page: Iterable[Entry]
+    outbox: Outbox[Entry], page: Iterable[Entry], request_rows: int
 ) -> Iterable[tuple[list[Entry], list[pa.Table]]]:
     """Consecutive upserts of one table up to a request's size; a rewrite stands alone.
 
@@ -185,7 +173,7 @@ def _groups(
         if group and not (
             entry.operation == group[-1].operation == "upsert"
             and entry.table == group[-1].table
-            and sum(part.num_rows for part in parts) + rows.num_rows <= MAX_POINTS
+            and sum(part.num_rows for part in parts) + rows.num_rows <= request_rows
         ):
             yield group, parts
             group, parts = [], []

@@ -6,9 +6,10 @@ InfluxDB is a view of the tables and can be rebuilt; every write and every delet
 import gzip
 import ipaddress
 import json
+import logging
 import re
 from types import TracebackType
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
 import pyarrow as pa
@@ -21,10 +22,12 @@ from influxdb_client.service.write_service import WriteService
 
 from iiot_platform.config.settings import InfluxSettings
 from iiot_platform.core import schema
+from iiot_platform.core.clock import from_ms
 from iiot_platform.core.errors import SinkError
 from iiot_platform.sinks.line_protocol import Lines, render
 from iiot_platform.sinks.refusals import RefusedError, RefusedRowsError
-from iiot_platform.sinks.vanished import standing_query, tombstones, within
+from iiot_platform.sinks.sink import Server, Written
+from iiot_platform.sinks.vanished import left_empty, old_values, standing_query, tombstones, within
 
 MAX_POINTS: Final = 5_000
 MAX_BYTES: Final = 8_000_000
@@ -36,12 +39,7 @@ _REFUSALS: Final = frozenset({400, 422})
 _TOO_MANY: Final = 429
 _SERVER_ERROR: Final = 500
 
-
-class Written(NamedTuple):
-    """Points that the server has, and rows that had nothing to store."""
-
-    points: int
-    dropped: int
+_log = logging.getLogger(__name__)
 
 
 class InfluxSink:
@@ -52,6 +50,8 @@ class InfluxSink:
         timeout_s: for one request.
         retry_for_s: how long a request that meets 429, 5xx or a time-out is repeated.
     """
+
+    request_rows = MAX_POINTS
 
     def __init__(
         self, settings: InfluxSettings, *, timeout_s: float = 5.0, retry_for_s: float = 3.0
@@ -129,6 +129,14 @@ class InfluxSink:
         major = re.match(r"v?(\d+)", self.version)
         return major is None or int(major[1]) < _FIRST_WITHOUT_DELETE
 
+    def server(self) -> Server:
+        """Which version answers, and whether it deletes.
+
+        Raises:
+            SinkError: the server does not answer.
+        """
+        return Server("InfluxDB", self.version, self.can_delete)
+
     def write(self, table: schema.Table, rows: pa.Table) -> Written:
         """Write rows; the same time and tags replace what was there, field by field.
 
@@ -155,6 +163,8 @@ class InfluxSink:
                 reason=reason,
                 points=len(refused) + unsearched,
                 of=points,
+                advice="where a field's type is in conflict, move the old measurement away or"
+                " write to a new bucket",
             )
         return Written(points, dropped)
 
@@ -181,7 +191,8 @@ class InfluxSink:
         """Make rows all that a line has in a table with times in [start_ms, end_ms).
 
         Where the server can not delete, what stands there and is not among the rows is
-        overwritten as deleted; a field that a row leaves empty keeps its old value there.
+        overwritten as deleted; a field that a row leaves empty keeps its old value there, which
+        is logged.
 
         Raises:
             RefusedRowsError: the server refuses some of the rows; all others are stored.
@@ -190,8 +201,10 @@ class InfluxSink:
         if self.can_delete:
             self.delete_range(table, line, start_ms, end_ms)
             return self.write(table, rows)
-        asked = standing_query(table, line, start_ms, end_ms)
-        lines = tombstones(table, rows, self._query("read", table, asked))
+        empty = left_empty(table, rows)
+        asked = standing_query(table, line, start_ms, end_ms, empty)
+        answer = self._query("read", table, asked)
+        lines = tombstones(table, rows, answer)
         for start in range(0, len(lines), MAX_POINTS):
             try:
                 self._post("".join(lines[start : start + MAX_POINTS]).encode())
@@ -199,6 +212,14 @@ class InfluxSink:
                 raise self._failure(error) from error
             except urllib3.exceptions.HTTPError as error:
                 raise self._unreached(error) from error
+        kept = old_values(table, rows, answer, empty)
+        if kept:
+            _log.warning(
+                "%s can not empty a field: table '%s' of line '%s' from %s keeps old values of %s;"
+                " 'iiot sink rebuild' into a new database leaves them out",
+                *(self._where, table.name, line, from_ms(start_ms).isoformat()),
+                ", ".join(f"{name} ({count} rows)" for name, count in sorted(kept.items())),
+            )
         return self.write(table, rows)
 
     def _query(self, what: str, table: schema.Table, statement: str) -> dict[str, Any]:

@@ -13,13 +13,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from iiot_platform.core import schema
+from iiot_platform.sinks.columns import Column, declared_columns
 from iiot_platform.sinks.refusals import RefusedError
 
 _ESCAPES: Final = str.maketrans({",": r"\,", " ": r"\ ", "=": r"\=", "\n": "%0A", "\r": "%0D"})
 _TEXT_ESCAPES: Final = str.maketrans({"\\": r"\\", '"': r"\""})
-
-_Column = Any
-"""An Arrow array, or a scalar that stands for every row; the stubs know no common type."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +96,7 @@ def render(table: schema.Table, rows: pa.Table) -> Lines:
             f"table '{table.name}' has no InfluxDB measurement and can not be rendered; "
             f"those that have: {', '.join(t.name for t in schema.measured())}"
         )
-    columns = _columns(table, rows)
+    columns = declared_columns(table, rows)
     fields = {name: _field(table.column(name), columns[name]) for name in table.names("field")}
     kept = _rows_with_a_field(rows.num_rows, fields.values())
     if kept is not None:
@@ -122,33 +120,7 @@ def render(table: schema.Table, rows: pa.Table) -> Lines:
     return Lines(text, index, rows.num_rows - count)
 
 
-def _columns(table: schema.Table, rows: pa.Table) -> dict[str, _Column]:
-    """The columns that are rendered, contiguous and of their declared types."""
-    columns: dict[str, _Column] = {}
-    for name in table.names("time", "tag", "field", "provenance"):
-        if name not in rows.column_names:
-            raise RefusedError(
-                f"rows of table '{table.name}' lack the column '{name}'; "
-                f"got {', '.join(rows.column_names)}"
-            )
-        column: Any = rows.column(name).combine_chunks()
-        if isinstance(column, pa.ChunkedArray):
-            column = pa.concat_arrays(column.chunks)
-        declared = table.column(name).type
-        plain = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
-        if plain != declared:
-            try:
-                column = column.cast(declared)
-            except pa.ArrowInvalid as error:
-                raise RefusedError(
-                    f"column '{name}' of table '{table.name}' is {column.type}, "
-                    f"declared {declared}: {error}"
-                ) from error
-        columns[name] = column
-    return columns
-
-
-def _field(column: schema.Column, values: _Column) -> _Column:
+def _field(column: schema.Column, values: Column) -> Column:
     """The text of each value, without an integer's suffix; null where it can not be stored."""
     if column.type in {schema.FLOAT, schema.INT}:
         if _is_constant(values):
@@ -159,7 +131,7 @@ def _field(column: schema.Column, values: _Column) -> _Column:
     raise TypeError(f"field '{column.name}': no line protocol for Arrow type {column.type}")
 
 
-def _finite(values: _Column) -> _Column:
+def _finite(values: Column) -> Column:
     """Null in place of NaN and infinity. Arrow casts floats to text that reads back bit for bit."""
     if values.type != schema.FLOAT:
         return values
@@ -169,7 +141,7 @@ def _finite(values: _Column) -> _Column:
     return pc.if_else(finite, values, pa.scalar(None, schema.FLOAT))
 
 
-def _is_constant(values: _Column) -> bool:
+def _is_constant(values: Column) -> bool:
     """True where one storable value stands in every row; compares bits, so 0.0 is not -0.0."""
     if values.null_count or not len(values):
         return False
@@ -182,7 +154,7 @@ def _quoted(text: str) -> str:
     return f'"{text.translate(_TEXT_ESCAPES)}"'
 
 
-def _each_distinct(values: _Column, function: Callable[[str], str]) -> _Column:
+def _each_distinct(values: Column, function: Callable[[str], str]) -> Column:
     """Apply a function once for each distinct value; one scalar where there is but one."""
     encoded = values.dictionary_encode()
     texts = encoded.dictionary.to_pylist()
@@ -193,11 +165,11 @@ def _each_distinct(values: _Column, function: Callable[[str], str]) -> _Column:
     return mapped.take(indices)
 
 
-def _taken(column: _Column, kept: _Column) -> _Column:
+def _taken(column: Column, kept: Column) -> Column:
     return column if isinstance(column, pa.Scalar) else column.take(kept)
 
 
-def _rows_with_a_field(count: int, fields: Any) -> _Column | None:
+def _rows_with_a_field(count: int, fields: Any) -> Column | None:
     """The rows of which at least one field can be stored; None where all can."""
     empty = np.ones(count, dtype=bool)
     for column in fields:
@@ -207,7 +179,7 @@ def _rows_with_a_field(count: int, fields: Any) -> _Column | None:
     return pa.array(np.flatnonzero(~empty)) if empty.any() else None
 
 
-def _series(table: schema.Table, columns: dict[str, _Column]) -> _Column:
+def _series(table: schema.Table, columns: dict[str, Column]) -> Column:
     """Measurement and tag set of each row, built once for each distinct combination."""
     codes = np.zeros(len(columns["ts"]), dtype=np.int64)
     tag_sets: list[tuple[str, ...]] = [()]
@@ -237,7 +209,7 @@ def _compacted(codes: Any, size: int) -> tuple[Any, Any]:
     return np.flatnonzero(present), (np.cumsum(present) - 1)[codes]
 
 
-def _field_set(table: schema.Table, fields: dict[str, _Column]) -> list[Any]:
+def _field_set(table: schema.Table, fields: dict[str, Column]) -> list[Any]:
     """The parts of the field set; a field that has gaps brings its own comma."""
     suffix = {name: "i" if table.column(name).type == schema.INT else "" for name in fields}
     complete = {n: c for n, c in fields.items() if isinstance(c, pa.Scalar) or not c.null_count}

@@ -15,13 +15,22 @@ class RefusedRowsError(RefusedError):
     Attributes:
         table: table that the rows belong to.
         row: place of the first refused row in what was written.
-        line: that row as line protocol.
+        line: that row as it was sent.
         reason: what the server says of it.
         points: refused points; at least these, where the search was cut short.
     """
 
     def __init__(
-        self, where: str, table: str, *, row: int, line: str, reason: str, points: int, of: int
+        self,
+        where: str,
+        table: str,
+        *,
+        row: int,
+        line: str,
+        reason: str,
+        points: int,
+        of: int,
+        advice: str,
     ) -> None:
         self.table = table
         self.row = row
@@ -32,6 +41,5 @@ class RefusedRowsError(RefusedError):
         super().__init__(
             f"{where} refuses {points} of {of} points of table '{table}': {reason}; "
             f"first is row {row}: {shown} "
-            "(the other points are stored; where a field's type is in conflict, move the old "
-            "measurement away or write to a new bucket)"
+            f"(the other points are stored; {advice})"
         )

@@ -2,12 +2,17 @@
 
 Which they are is asked of the database itself, so that it needs no memory of what was written: a
 rewrite that was interrupted, or of an hour whose old files are gone, ends in the same state.
+
+A field that a row leaves empty can not be overwritten: there is no null to write, and any value in
+its place would be taken for one by whoever does not know of it. What keeps an old value is counted.
 """
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from iiot_platform.core import schema
 from iiot_platform.sinks.line_protocol import head, tag_text
@@ -22,9 +27,20 @@ def within(line: str, start_ms: int, end_ms: int) -> str:
     return f"\"{schema.LINE.name}\" = '{quoted}' AND time >= {start_ms}ms AND time < {end_ms}ms"
 
 
-def standing_query(table: schema.Table, line: str, start_ms: int, end_ms: int) -> str:
-    """InfluxQL for the time and tags of all that a line has in [start_ms, end_ms)."""
-    names = ", ".join(f'"{name}"' for name in (_ASKED, *table.names("tag")))
+def left_empty(table: schema.Table, rows: pa.Table) -> tuple[str, ...]:
+    """The fields that some of the rows leave empty: null, NaN or infinite."""
+    return tuple(
+        name
+        for name in table.names("field")
+        if rows.num_rows and not pc.all(_stored(rows.column(name))).as_py()
+    )
+
+
+def standing_query(
+    table: schema.Table, line: str, start_ms: int, end_ms: int, fields: Sequence[str] = ()
+) -> str:
+    """InfluxQL for time, tags and some fields of all that a line has in [start_ms, end_ms)."""
+    names = ", ".join(f'"{name}"' for name in (_ASKED, *table.names("tag"), *fields))
     return f'SELECT {names} FROM "{table.measurement}" WHERE {within(line, start_ms, end_ms)}'
 
 
@@ -33,18 +49,53 @@ def tombstones(table: schema.Table, rows: pa.Table, answer: dict[str, Any]) -> l
     tags = table.names("tag")
     kept = set(_keys(table, rows))
     marks = ",".join(f'{name}="{schema.DELETED}"' for name in dict.fromkeys((table.mark, _ASKED)))
-    lines = []
+    return [
+        f"{head(table, dict(zip(tags, key[1:], strict=True)))} {marks} {key[0]}\n"
+        for key, (run,) in _standing(table, answer, (_ASKED,))
+        if run != schema.DELETED and key not in kept
+    ]
+
+
+def old_values(
+    table: schema.Table, rows: pa.Table, answer: dict[str, Any], fields: Sequence[str]
+) -> Counter[str]:
+    """By field, how many rows leave it empty that have a value in an answer to `standing_query`."""
+    if not fields:
+        return Counter()
+    empty = {name: pc.invert(_stored(rows.column(name))).to_pylist() for name in fields}
+    place = {key: row for row, key in enumerate(_keys(table, rows))}
+    return Counter(
+        name
+        for key, values in _standing(table, answer, fields)
+        if key in place
+        for name, value in zip(fields, values, strict=True)
+        if value is not None and empty[name][place[key]]
+    )
+
+
+def _standing(
+    table: schema.Table, answer: dict[str, Any], fields: Sequence[str]
+) -> Iterator[tuple[tuple[Any, ...], list[Any]]]:
+    """Key and fields of each row of an answer; a field that the database does not know is None."""
+    tags = table.names("tag")
     for result in answer.get("results", ()):
         for series in result.get("series", ()):
-            places = [series["columns"].index(name) for name in ("time", _ASKED, *tags)]
+            columns = {name: place for place, name in enumerate(series["columns"])}
+            places = [columns["time"], *(columns[name] for name in tags)]
+            asked = [columns.get(name) for name in fields]
             for values in series["values"]:
-                at, run, *found = (values[place] for place in places)
-                key = (at, *(value or "" for value in found))
-                if run != schema.DELETED and key not in kept:
-                    lines.append(
-                        f"{head(table, dict(zip(tags, key[1:], strict=True)))} {marks} {at}\n"
-                    )
-    return lines
+                at, *found = (values[place] for place in places)
+                yield (
+                    (at, *(value or "" for value in found)),
+                    [None if place is None else values[place] for place in asked],
+                )
+
+
+def _stored(values: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Where a field has a value that can be stored."""
+    if values.type == schema.FLOAT:
+        return pc.fill_null(pc.is_finite(values), fill_value=False)
+    return pc.is_valid(values)
 
 
 def _keys(table: schema.Table, rows: pa.Table) -> Iterator[tuple[Any, ...]]:

@@ -19,12 +19,13 @@ from rich.console import Console
 from rich.table import Table
 
 from iiot_platform.config.plant import Plant
+from iiot_platform.config.sparkplug import SparkplugNodes, SparkplugSettings
 from iiot_platform.core.capture_log import SEGMENT_SCHEMA, Record
 from iiot_platform.core.clock import hour_of
 from iiot_platform.core.paths import Home
 from iiot_platform.engine.decode import decode
 from iiot_platform.engine.engine import Engine
-from tests.servers import streams
+from tests.servers import sparkplug, streams
 from tests.servers.capture_log import write_segments
 
 LINE = "line1"
@@ -48,6 +49,20 @@ def signal(ts: int, device: str = "s") -> Record:
     return named(device, ts, SensorName=device, SensorValue=value)
 
 
+NODES = SparkplugSettings(nodes=(SparkplugNodes(group="G"),))
+_TEMPERATURE = sparkplug.metric(20.5, datatype=10, name="Temperature", alias=1)
+BIRTH = sparkplug.spoken(
+    "DBIRTH", "G/E/D", sparkplug.payload(_TEMPERATURE, ts=streams.BASE_MS, seq=0), streams.BASE_MS
+)
+
+
+def by_alias(ts: int) -> Record:
+    value = round(_NOISE.gauss(20, 0.5), 3)
+    metric = sparkplug.metric(value, datatype=10, alias=1, send_type=False)
+    body = sparkplug.payload(metric, ts=ts, seq=ts % 256)
+    return sparkplug.spoken("DDATA", "G/E/D", body, ts)
+
+
 KINDS: dict[str, Callable[[int], Record]] = {
     "signal": signal,
     "state": lambda ts: named("m", ts, StateName="m", StateValue=ts % 3),
@@ -55,6 +70,7 @@ KINDS: dict[str, Callable[[int], Record]] = {
     "valve": lambda ts: streams.valve("v", ts, "ExtendTime", 300),
     "electrical": lambda ts: streams.electrical("e", ts, _NOISE, running=True),
     "generic": lambda ts: named("g", ts, Temperature=22.5, Humidity=40),
+    "Sparkplug": by_alias,
     "not JSON": lambda ts: signal(ts)._replace(payload=b"{not json"),
 }
 
@@ -76,10 +92,12 @@ def cpu_s(function: Callable[[], object]) -> float:
 
 def decoding() -> dict[str, float]:
     """Messages a CPU-second, by kind."""
-    settings = PLANT.line_settings(LINE)
+    settings = PLANT.line_settings(LINE).model_copy(update={"sparkplug": NODES})
     found = {}
     for kind, make in KINDS.items():
         records = [make(streams.BASE_MS + i) for i in range(DECODED)]
+        if kind == "Sparkplug":
+            records[0] = BIRTH
         columns = {"offset": list(range(DECODED))} | {
             name: [getattr(record, name) for record in records] for name in Record._fields
         }

@@ -17,7 +17,7 @@ from iiot_platform.core import schema
 from iiot_platform.core.paths import Home
 from iiot_platform.engine.engine import Engine
 from iiot_platform.engine.outbox import LedgerOutbox
-from iiot_platform.orchestration.delivery import influx_delivery
+from iiot_platform.orchestration.delivery import delivery_to
 from iiot_platform.sinks.influxdb import MAX_POINTS
 from iiot_platform.sinks.line_protocol import render
 from tests.reference.table_rows import make_rows
@@ -40,7 +40,7 @@ def outage(folder: Path, minutes: int, signals: int) -> dict[str, float]:
     write_segments(home, LINE, records, rows=signals * BATCH_S)
     with (
         contextlib.closing(
-            Engine(home, Plant.model_validate({"lines": [LINE]}), sinks=True)
+            Engine(home, Plant.model_validate({"lines": [LINE]}), sinks=("influxdb",))
         ) as engine,
         influx.server(folder) as server,
     ):
@@ -48,8 +48,8 @@ def outage(folder: Path, minutes: int, signals: int) -> dict[str, float]:
         while engine.run_batch(LINE, run_id="live", row_cap=signals * BATCH_S):
             pass
         computed_s = time.perf_counter() - begun
-        entries = LedgerOutbox(engine.ledger, engine.store).backlog(LINE)
-        report = influx_delivery(server.settings)(engine).drain(LINE, 600.0)
+        entries = LedgerOutbox(engine.ledger, engine.store, "influxdb").backlog(LINE)
+        report = delivery_to("influxdb", server.settings)(engine).drain(LINE, 600.0)
     return {
         "batches_s": computed_s,
         "entries": entries,

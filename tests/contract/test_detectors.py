@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from iiot_platform.analytics.detector import (
@@ -21,6 +21,7 @@ from iiot_platform.analytics.detector import (
 from iiot_platform.core.errors import AnalysisError
 from iiot_platform.core.parameters import DetectorParameters
 from iiot_platform.core.quality import Status
+from tests.servers.effort import BROAD
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 SMALL = {"window": 6, "threshold": 2.5, "rate_window": 5, "relearn_after": 4, "refractory": 3}
@@ -84,7 +85,7 @@ values = st.one_of(
 series = st.lists(st.tuples(values, st.booleans() | st.just(value=True)), max_size=60)
 
 
-@settings(max_examples=60, deadline=None)
+@BROAD
 @pytest.mark.parametrize("name", VARIANTS)
 @given(data=st.data())
 def test_batch_cuts_and_stored_states_do_not_show(name: str, data: st.DataObject) -> None:
@@ -112,7 +113,7 @@ def test_batch_cuts_and_stored_states_do_not_show(name: str, data: st.DataObject
         assert same(whole, [np.concatenate(column) for column in zip(*parts, strict=True)])
 
 
-@settings(max_examples=30, deadline=None)
+@BROAD
 @pytest.mark.parametrize("name", VARIANTS)
 @given(read=series)
 def test_every_field_is_finite_and_the_flag_is_the_statistic_beyond_its_limit(

@@ -1,15 +1,19 @@
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+from paho.mqtt.client import Client as Client5
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from iiot_platform.client import Client
 from iiot_platform.core import schema
@@ -78,6 +82,7 @@ def test_the_demo_loses_nothing_and_leaves_nothing(tmp_path: Path) -> None:
     assert all(result["rows"][table] > 0 for table in SERVED)
     assert result["failed_batches"] == 0
     assert result["batches"] > 0
+    assert result["alerts"] >= 0
     assert result["recall_total"] > 0.5
     assert result["false_alarm_rate"] < 0.01
     assert 0 < result["latency_s"]["p50"] <= result["latency_s"]["p95"]
@@ -118,3 +123,62 @@ def test_nothing_survives_the_supervisor(tmp_path: Path, end: signal.Signals) ->
     if end == signal.SIGINT:
         assert supervisor.returncode == 0, rest
         assert "stopped; the tables stay in" in rest
+
+
+FAULTY = """
+name: faulty
+lines:
+  line1:
+    press:
+      oil: {kind: signal, rate_hz: 2, mean: 161.0, sigma: 0.6}
+faults:
+  - {fault: noise, device: line1/press/oil, start_s: -200, duration_s: 3600, magnitude: 20}
+"""
+
+
+def test_a_fault_is_told_over_mqtt_in_the_terminal_and_on_the_live_page(tmp_path: Path) -> None:
+    home, scenario = tmp_path / "home", tmp_path / "scenario.yaml"
+    scenario.write_text(FAULTY)
+    told: dict[str, dict[str, Any]] = {}
+    topic = "iiot/alerts/line1/anomaly_ratio/press/oil"
+    with subprocess.Popen(
+        demo("--history", "400", "--scenario", str(scenario)),
+        env=environ(home),
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as supervisor:
+        assert supervisor.stdout is not None
+        said = ""
+        while "alert firing: line1 press/oil: " not in said or "Live page" not in said:
+            line = supervisor.stdout.readline()
+            assert line, said
+            said += line
+        ports = json.loads((home / "ports.json").read_text())
+        client = Client5(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv5)
+        client.on_message = lambda _client, _data, message: told.update(
+            {message.topic: json.loads(message.payload)}
+        )
+        client.connect("127.0.0.1", ports["mqtt"])
+        client.subscribe("iiot/alerts/#", 1)
+        deadline = time.monotonic() + READY_S
+        page = ""
+        while topic not in told or "line1 press/oil: many anomalies" not in page:
+            client.loop(0.2)
+            assert time.monotonic() < deadline, (told, said)
+            url = f"http://127.0.0.1:{ports['report']}/"
+            with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=20) as answer:
+                page = answer.read().decode()
+        client.disconnect()
+        supervisor.send_signal(signal.SIGINT)
+        said += supervisor.stdout.read()
+    assert supervisor.returncode == 0, said
+    assert processes_of(home) == []
+    body = told[topic]
+    assert body["state"] == "firing"
+    dagster = f"http://127.0.0.1:{ports['dagster']}"
+    assert body["look_at"]["run"].startswith(f"{dagster}/runs/")
+    assert body["look_at"]["partition"].startswith(f"{dagster}/assets/line1/signal_anomalies?")
+    assert f'href="{body["look_at"]["partition"].replace("&", "&amp;")}"' in page
+    assert "alerts.log" not in said  # the process has not died

@@ -9,7 +9,7 @@ import pytest
 
 from iiot_platform.core import schema
 from iiot_platform.engine.decode import Decoded
-from tests.fuzz import payloads
+from tests.fuzz import payloads, sparkplug_messages
 from tests.servers.engines import LINE, drain, engine_at, rows_of, settle
 
 COUNT = 6_000
@@ -58,3 +58,9 @@ def test_tables_hold_every_reading_once_and_every_message_that_was_set_aside(
     wanted = [e.offset for e in decoded.quarantine if e.reason != schema.GAP]
     assert sorted(row["offset"] for row in aside) == wanted
     assert len(readings) > len(rows)  # some came twice
+
+
+def test_broken_sparkplug_messages_raise_nothing_and_change_no_others() -> None:
+    tally = sparkplug_messages.fuzz(2_000, seed=1)
+    assert tally.read > 500
+    assert {"not_sparkplug", "unknown_alias", "bad_topic"} <= tally.reasons.keys()

@@ -211,6 +211,27 @@ def test_a_redirect_is_not_followed() -> None:
         assert other.requests == []
 
 
+def test_the_certificate_of_the_receiver_counts(tmp_path: Path) -> None:
+    authority = Authority(tmp_path / "authority")
+    other = Authority(tmp_path / "other", "another authority")
+    proof = {"token": "t"}
+    with Receiver(certificate=authority.issue("webhook")) as receiver:
+        poster(receiver, ca_file=authority.ca_file, **proof).deliver(POST)
+        assert [one.headers["Authorization"] for one in receiver.taken] == ["t"]
+        for known in ({"ca_file": other.ca_file}, {}):  # without: those of the system
+            with pytest.raises(SinkError, match=r"certificate is refused: .*`ca_file` names"):
+                poster(receiver, **proof, **known).deliver(POST)
+        elsewhere = receiver.url.replace("127.0.0.1", "localhost") + "/secret"
+        with pytest.raises(SinkError, match="certificate is refused: Hostname mismatch") as told:
+            poster(receiver, ca_file=authority.ca_file, url=elsewhere).deliver(POST)
+        assert "secret" not in str(told.value)
+        assert "localhost" not in str(told.value)
+        with pytest.raises(SinkError, match="can not be reached"):
+            poster(receiver, url=receiver.url.replace("https", "http")).deliver(POST)
+        # none of the refused has seen the token
+        assert len(receiver.requests) == 1
+
+
 def test_what_the_receiver_calls_wrong_is_set_aside_and_the_next_goes_on(home: Home) -> None:
     with Receiver(answers=[400, 400, 400]) as receiver:
         site = Site(home, faulty_plant(mqtt={"enabled": False}, webhook={"url": receiver.url}))

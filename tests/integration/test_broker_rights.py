@@ -86,6 +86,8 @@ def password(stack: Stack, user: str) -> str:
         ("plc", "line1/press/oil", "iiot/alerts/line1/x"),
         ("alerts", "iiot/alerts/line1/x", "line1/press/oil"),
         ("buffer", None, "line1/press/oil"),
+        ("buffer", None, "iiot/alerts/line1/x"),
+        ("buffer", None, "$SYS/broker/uptime"),
         ("health", None, "line1/press/oil"),
     ],
 )
@@ -103,7 +105,8 @@ def test_who_may_publish_what(stack: Stack, user: str, allowed: str | None, refu
 def test_the_buffer_alone_reads_what_plcs_say(stack: Stack) -> None:
     # mosquitto grants every subscription and withholds what its user may not read
     asked = {
-        user: Asked(stack, user, password(stack, user)) for user in ("buffer", "health", "plc")
+        user: Asked(stack, user, password(stack, user))
+        for user in ("buffer", "health", "plc", "alerts")
     }
     try:
         for one in asked.values():
@@ -113,6 +116,7 @@ def test_the_buffer_alone_reads_what_plcs_say(stack: Stack) -> None:
         assert asked["buffer"].heard.acquire(timeout=ANSWER_S)
         assert not asked["health"].heard.acquire(blocking=False)
         assert not asked["plc"].heard.acquire(blocking=False)
+        assert not asked["alerts"].heard.acquire(blocking=False)
     finally:
         for one in asked.values():
             one.close()

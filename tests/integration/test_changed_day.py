@@ -18,10 +18,11 @@ from iiot_platform.core.capture_log import Record
 from iiot_platform.core.clock import from_ms, hour_of
 from iiot_platform.core.paths import Home
 from iiot_platform.engine.engine import Engine
-from iiot_platform.orchestration.delivery import influx_delivery
-from tests.reference.influx_rows import Rows, compared
+from iiot_platform.orchestration.delivery import delivery_to
+from tests.reference.sink_rows import Rows, compared
 from tests.servers import influx
 from tests.servers.capture_log import write_segments
+from tests.servers.databases import InfluxDatabase
 from tests.servers.influx import Influx
 from tests.servers.streams import BASE_MS, HOUR_MS, signal
 
@@ -85,20 +86,20 @@ class Installation:
     @contextlib.contextmanager
     def engine(self) -> Iterator[Engine]:
         plant = load_plant(self.folder / "plant.yaml", self.environ)
-        with contextlib.closing(Engine(self.home, plant, sinks=True)) as engine:
+        with contextlib.closing(Engine(self.home, plant, sinks=("influxdb",))) as engine:
             yield engine
 
     def deliver(self) -> int:
         """Hands everything that is pending to the database; returns the points."""
         with self.engine() as engine:
-            report = influx_delivery(self.server.settings)(engine).drain(self.line, DRAIN_S)
+            report = delivery_to("influxdb", self.server.settings)(engine).drain(self.line, DRAIN_S)
         assert (report.remaining, report.rejected, report.error) == (0, 0, None)
         return report.points
 
     def follows(self) -> dict[str, Rows]:
         """The tables, after a comparison of every measured one with the database."""
         with self.engine() as engine:
-            return compared(self.server, engine, self.line)
+            return compared(InfluxDatabase(self.server), engine, self.line)
 
 
 def anomalies(rows: Rows) -> dict[str, set[object]]:

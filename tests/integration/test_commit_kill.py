@@ -58,7 +58,7 @@ def end(process: subprocess.Popen[str]) -> tuple[int, str]:
 
 def check(home: Home, folder: Path) -> Engine:
     """Takes the rest and compares everything with one computation over the same records."""
-    engine = Engine(home, PLANT, sinks=True)
+    engine = Engine(home, PLANT, sinks=("influxdb",))
     drain(engine, [ROWS])
     settle(engine)
     batches = [

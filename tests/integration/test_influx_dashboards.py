@@ -1,15 +1,24 @@
 import json
 import re
+import time
+import uuid
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
-import pyarrow as pa
+import pandas as pd
 import pytest
 
 from iiot_platform.alerts.grafana_queries import AlertQuery, alert_queries
 from iiot_platform.config.alerts import AlertSettings
+from iiot_platform.config.settings import INFLUXDB
 from iiot_platform.core import schema
+from iiot_platform.core.clock import MS_PER_HOUR, hour_of
+from iiot_platform.core.pages import dagster_name, partition_page
+from iiot_platform.orchestration.delivery import delivery_to
 from iiot_platform.sinks.influxdb import InfluxSink
+from tests.reference.grafana_frames import followed, links, transformed
 from tests.reference.grafana_queries import (
     Query,
     data_panels,
@@ -17,46 +26,93 @@ from tests.reference.grafana_queries import (
     panel_queries,
     variable_queries,
 )
-from tests.reference.table_rows import make_rows
 from tests.servers import influx
 from tests.servers.influx import Influx
+from tests.servers.simulated_plant import (
+    END_MS,
+    HOUR,
+    MACHINE,
+    RUNS,
+    START_MS,
+    SimulatedTables,
+    simulated_tables,
+)
 from tools.dashboards.__main__ import FOLDER
+from tools.dashboards.links import HOUR as HOUR_COLUMN
 
-START_MS = 1_795_338_000_000
-COUNT = 600
-END_MS = START_MS + 1_000 * COUNT
-LINE = "line/1 (test)"
 BOARDS = {path.name: path.read_text(encoding="utf-8") for path in FOLDER.glob("*.json")}
 del BOARDS["platform.json"]  # its metrics stand in Prometheus
-NAMES = {c.name for table in (*schema.measured(), schema.EVENTS) for c in table.columns}
+TOLD = (*schema.measured(), schema.EVENTS)
+NAMES = {c.name for table in TOLD for c in table.columns}
+FILL_S = 200.0
+EVERY_MS = 10_000
 
 
-def rows_of(table: schema.Table) -> pa.Table:
-    reasons = {"reason": [schema.GAP, schema.LATE, "not_json"] * (COUNT // 3)}
-    kinds = {"kind": [schema.SETTINGS_CHANGED, "rerun", schema.GAP] * (COUNT // 3)}
-    more = {schema.DATA_QUALITY: reasons, schema.EVENTS: kinds}.get(table, {})
-    return make_rows(table, COUNT, line=LINE, start_ms=START_MS, **more)
+@dataclass(kw_only=True)
+class Filled(Influx):
+    """A server that has the simulated plant, beside whatever else it may have."""
+
+    plant: SimulatedTables
+
+    def series(self, influxql: str) -> list[dict[str, Any]]:
+        """Those of the plant: a server that is not ours may have other lines."""
+        tag = schema.LINE.name
+        lines = self.plant.lines
+        return [
+            one
+            for one in super().series(influxql)
+            if one.get("tags", {}).get(tag, lines[0]) in lines
+        ]
+
+    def rows(self, table: schema.Table) -> pd.DataFrame:
+        """What was computed of the plant's first line."""
+        return self.plant.rows(table).to_pandas()
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Influx]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Filled]:
+    """Filled from log through engine and outbox; of a foreign server only our lines are touched."""
     influx.require()
     with influx.server(tmp_path_factory.mktemp("influx")) as running:
-        with InfluxSink(running.settings) as sink:
-            for table in (*schema.measured(), schema.EVENTS):
-                sink.write(table, rows_of(table))
-        yield running
+        suffix = "" if running.process else f" {uuid.uuid4().hex[:8]}"
+        with simulated_tables(tmp_path_factory.mktemp("plant"), suffix=suffix) as plant:
+            engine = plant.engine
+            delivery = delivery_to(INFLUXDB, running.settings)(engine)
+            try:
+                until = time.monotonic() + FILL_S
+                for line in plant.lines:
+                    # a request may take longer than it should where much runs beside
+                    while (report := delivery.drain(line, FILL_S)).error is not None:
+                        assert time.monotonic() < until, report.error
+                        time.sleep(0.2)
+                    assert (report.remaining, report.rejected) == (0, 0)
+                yield Filled(**vars(running), plant=plant)
+            finally:
+                clean_up(running, plant.lines)
 
 
-def chosen(server: Influx, board: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+def clean_up(running: Influx, lines: tuple[str, ...]) -> None:
+    """Takes the rows of lines away; a version that can not delete marks them."""
+    if running.process is not None:
+        return
+    with InfluxSink(running.settings) as sink:
+        for table in TOLD:
+            nothing = table.arrow.empty_table()
+            for line in lines:
+                sink.rewrite(table, line, START_MS, START_MS + 2 * MS_PER_HOUR, nothing)
+
+
+def chosen(server: Filled, board: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """What is chosen of each variable, two values where several may be, and the empty ones."""
     values: dict[str, Any] = {}
     many = {v["name"] for v in board["templating"]["list"] if v.get("multi")}
     for name, query in variable_queries(board):
         found = sorted({row["value"] for row in server.query(filled_in(query, values))})
+        if name == "line":
+            found = [line for line in server.plant.lines if line in found]
         if not found:
             return values, [f"{query.where}: no values"]
-        values[name] = found[:2] if name in many else LINE if LINE in found else found[0]
+        values[name] = found[:2] if name in many else MACHINE if MACHINE in found else found[0]
     return values, []
 
 
@@ -64,7 +120,7 @@ def filled_in(query: Query, values: Mapping[str, Any]) -> str:
     return interpolated(query.text, values, start_ms=START_MS, end_ms=END_MS, interval="10s")
 
 
-def problems(server: Influx, board: Mapping[str, Any]) -> list[str]:
+def problems(server: Filled, board: Mapping[str, Any]) -> list[str]:
     """What a person would see as an empty list, an empty panel or an empty column."""
     values, found = chosen(server, board)
     if not found:
@@ -95,17 +151,40 @@ def mutants(text: str) -> Iterator[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("name", sorted(BOARDS))
-def test_every_variable_and_panel_shows_data(server: Influx, name: str) -> None:
+def test_every_variable_and_panel_shows_data(server: Filled, name: str) -> None:
     assert problems(server, json.loads(BOARDS[name])) == []
 
 
-def test_the_newest_row_of_each_sensor_is_that_of_the_table(server: Influx) -> None:
+def test_the_simulated_plant_brings_everything_that_is_shown(server: Filled) -> None:
+    for table in schema.measured():
+        rows = server.plant.rows(table)
+        assert [n for n in rows.column_names if rows.column(n).null_count == len(rows)] == []
+    quality = server.rows(schema.DATA_QUALITY)
+    assert set(quality["reason"]) == {schema.GAP, schema.LATE, "not_json", "not_an_object"}
+    for table in (schema.SIGNAL_ANOMALIES, schema.VIBRATION_ANOMALIES, schema.VALVE_ANOMALIES):
+        assert server.rows(table)[["anomaly", "shift_event", "off_reference"]].sum().all()
+    cycles = server.rows(schema.ELECTRICAL_CYCLES).filter(like="_anomaly")
+    assert cycles.filter(regex="_anomaly$").sum().all()
+    told = server.query(f'SELECT * FROM "{schema.EVENTS.measurement}"')
+    kinds = {(r["line_name"], r["kind"]): r["run_id"] for r in told}
+    first, second = server.plant.lines
+    assert {key: run for key, run in kinds.items() if key[0] in (first, second)} == {
+        (first, schema.SETTINGS_CHANGED): RUNS["changed"],
+        (first, schema.GAP): RUNS["rerun"],
+        (first, "rerun"): RUNS["rerun"],
+        (second, schema.SETTINGS_CHANGED): RUNS["changed"],
+        (second, schema.GAP): RUNS["settle"],
+        (second, "settle"): RUNS["settle"],
+    }
+
+
+def test_the_newest_row_of_each_sensor_is_that_of_the_table(server: Filled) -> None:
     board = json.loads(BOARDS["signals.json"])
     query = next(q for q in panel_queries(board) if q.where.startswith("panel 'Newest row"))
-    values = {"line": LINE, "machine": "machine_name0", "sensor": ["sensor_name0", "none"]}
+    values = {"line": server.plant.line, "machine": MACHINE, "sensor": ["oil_pressure", "none"]}
     (row,) = server.query(filled_in(query, values))
-    rows = make_rows(schema.SIGNAL_ANOMALIES, COUNT, line=LINE, start_ms=START_MS).to_pylist()
-    newest = [r for r in rows if r["machine_name"] == "machine_name0"][-1]
+    rows = server.rows(schema.SIGNAL_ANOMALIES)
+    newest = rows[rows["sensor_name"] == "oil_pressure"].iloc[-1]
     assert (row["run"], row["value"], row["status"]) == (
         newest["run_id"],
         newest["value"],
@@ -113,31 +192,32 @@ def test_the_newest_row_of_each_sensor_is_that_of_the_table(server: Influx) -> N
     )
 
 
-def test_value_limits_and_anomalies_are_those_of_the_interval(server: Influx) -> None:
+def test_value_limits_and_anomalies_are_those_of_the_interval(server: Filled) -> None:
     board = json.loads(BOARDS["vibration.json"])
     points, limits = (q for q in panel_queries(board) if q.where.startswith("panel 'y axis'"))
-    values = {"line": LINE, "machine": "machine_name1", "sensor": ["sensor_name1"]}
-    rows = make_rows(schema.VIBRATION_ANOMALIES, COUNT, line=LINE, start_ms=START_MS).to_pandas()
-    own = rows[rows["machine_name"] == "machine_name1"]
-    own = own[(own["ts"].astype("int64") - START_MS) // 10_000 == 7]
+    values = {"line": server.plant.line, "machine": MACHINE, "sensor": ["drive_bearing"]}
+    rows = server.rows(schema.VIBRATION_ANOMALIES)
+    own = rows[rows["machine_name"] == MACHINE]
+    interval = own["ts"].astype("int64") // EVERY_MS
+    at = interval[own["vib_accel_rms_y_anomaly"] == 1].iloc[0]
+    own = own[interval == at]
+    assert len(own) > 1
     y = own.filter(like="vib_accel_rms_y").mean(numeric_only=True)
 
-    (point,) = (
-        r for r in server.query(filled_in(points, values)) if r["time"] == START_MS + 70_000
+    point, limit = (
+        next(r for r in server.query(filled_in(q, values)) if r["time"] == at * EVERY_MS)
+        for q in (points, limits)
     )
     assert point["y"] == pytest.approx(y["vib_accel_rms_y"])
-    assert point["anomaly"] == own["vib_accel_rms_y_anomaly"].max()
+    assert point["anomaly"] == 1
     assert point["run"] == own["run_id"].iloc[-1]
-    (limit,) = (
-        r for r in server.query(filled_in(limits, values)) if r["time"] == START_MS + 70_000
-    )
     reach = y["vib_accel_rms_y_z_score_thresh"] * y["vib_accel_rms_y_model_std"]
     assert limit["upper limit"] == pytest.approx(y["vib_accel_rms_y_model_avg"] + reach)
     assert limit["lower limit"] == pytest.approx(y["vib_accel_rms_y_model_avg"] - reach)
 
 
 @pytest.mark.parametrize("name", sorted(BOARDS))
-def test_any_misspelt_name_is_found(server: Influx, name: str) -> None:
+def test_any_misspelt_name_is_found(server: Filled, name: str) -> None:
     board = json.loads(BOARDS[name])
     values, _ = chosen(server, board)
     tried = 0
@@ -158,7 +238,7 @@ def test_any_misspelt_name_is_found(server: Influx, name: str) -> None:
     assert tried > 30
 
 
-def shown_by(server: Influx, query: Query, values: Mapping[str, Any]) -> set[str]:
+def shown_by(server: Filled, query: Query, values: Mapping[str, Any]) -> set[str]:
     """The columns of a query's answer, tags that it tells apart among them."""
     series = server.series(filled_in(query, values))
     return {name for one in series for name in (*one["columns"], *one.get("tags", {}))}
@@ -170,7 +250,7 @@ def fields_of_links(panel: Mapping[str, Any]) -> set[str]:
 
 @pytest.mark.parametrize("name", sorted(BOARDS))
 def test_overrides_links_and_annotations_name_columns_that_come_back(
-    server: Influx, name: str
+    server: Filled, name: str
 ) -> None:
     board = json.loads(BOARDS[name])
     values, _ = chosen(server, board)
@@ -181,10 +261,12 @@ def test_overrides_links_and_annotations_name_columns_that_come_back(
             table = target["resultFormat"] == "table"
             framed |= {"Time" if column == "time" else column for column in columns}
             if table:
-                assert fields_of_links(panel) <= columns, panel["title"]
+                assert fields_of_links(panel) <= columns | {HOUR_COLUMN}, panel["title"]
+        framed |= {step["options"].get("alias") for step in panel.get("transformations", ())}
         for override in panel["fieldConfig"]["overrides"]:
             assert override["matcher"]["options"] in framed, panel["title"]
-        if fields_of_links(panel):
+        assert HOUR_COLUMN not in fields_of_links(panel) or HOUR_COLUMN in framed, panel["title"]
+        if fields_of_links(panel) - {HOUR_COLUMN}:
             assert any(t["resultFormat"] == "table" for t in panel["targets"]), panel["title"]
     for annotation in board["annotations"]["list"]:
         target = annotation["target"]
@@ -194,7 +276,35 @@ def test_overrides_links_and_annotations_name_columns_that_come_back(
         assert target["fromAnnotations"]
 
 
-MARKS = {table.measurement: table.mark for table in (*schema.measured(), schema.EVENTS)}
+@pytest.mark.parametrize("name", sorted(BOARDS))
+def test_points_and_rows_link_to_the_partition_of_their_hour(server: Filled, name: str) -> None:
+    board = json.loads(BOARDS[name])
+    values, _ = chosen(server, board)
+    line = values["line"] if isinstance(values["line"], str) else ""
+    seen = set()
+    for panel in data_panels(board):
+        for column, link in links(panel):
+            if "partition=" not in link["url"]:
+                continue
+            shape = "table" if column else "time_series"
+            (target,) = (t for t in panel["targets"] if t["resultFormat"] == shape)
+            query = Query(panel["title"], target["query"])
+            rows = transformed(server.query(filled_in(query, values)), panel, target["refId"])
+            assert rows, panel["title"]
+            for row in rows:
+                own = line or row.get("line") or row["line_name"]
+                found = followed(
+                    link["url"], column, row, {"dagster_url": "http://d", "line": line}
+                )
+                table = found.split("?")[0].rpartition("/")[2]
+                at = hour_of(row["Time"])
+                page = partition_page("http://d", own, table, at)
+                assert found == page.replace(dagster_name(own), quote(own, safe="")), panel["title"]
+                seen.add((own, at))
+    assert {at for _, at in seen} == {HOUR, HOUR + 1}
+
+
+MARKS = {table.measurement: table.mark for table in TOLD}
 
 
 @pytest.mark.parametrize("name", sorted(BOARDS))
@@ -216,13 +326,13 @@ def assert_stands(text: str) -> None:
 ALERTS = list(alert_queries(AlertSettings()))
 
 
-def alert_answer(server: Influx, text: str, *, end_ms: int = END_MS) -> list[dict[str, Any]]:
+def alert_answer(server: Filled, text: str, *, end_ms: int = END_MS) -> list[dict[str, Any]]:
     return server.series(interpolated(text, {}, start_ms=START_MS, end_ms=end_ms, interval="10s"))
 
 
 @pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: alert.name)
 def test_every_alert_has_data_and_a_misspelt_name_is_found(
-    server: Influx, alert: AlertQuery
+    server: Filled, alert: AlertQuery
 ) -> None:
     assert empty(Query(alert.name, alert.text), alert_answer(server, alert.text)) == []
     tried = 0
@@ -233,22 +343,24 @@ def test_every_alert_has_data_and_a_misspelt_name_is_found(
     assert tried >= len(alert.tags)
 
 
-def test_an_alert_sees_the_newest_value_of_each_series(server: Influx) -> None:
+def test_an_alert_sees_the_newest_value_of_each_series(server: Filled) -> None:
     alert = next(a for a in ALERTS if a.name == "anomaly_ratio/signal_anomalies/anomaly_ratio")
-    rows = rows_of(schema.SIGNAL_ANOMALIES).to_pandas()
-    newest = rows.groupby("machine_name")["anomaly_ratio"].last()
+    rows = server.rows(schema.SIGNAL_ANOMALIES)
+    tags = list(schema.SIGNAL_ANOMALIES.names("tag"))
+    newest = rows.groupby(tags)["anomaly_ratio"].last()
     found = {
-        one["tags"]["machine_name"]: influx.series_rows(one)[-1]["value"]
+        tuple(one["tags"][tag] for tag in tags): influx.series_rows(one)[-1]["value"]
         for one in alert_answer(server, alert.text)
+        if one["tags"][tags[0]] == server.plant.line
     }
     assert found == pytest.approx(newest.to_dict())
 
 
-def test_a_device_counts_as_silent_once_two_intervals_are_empty(server: Influx) -> None:
+def test_a_device_counts_as_silent_once_two_intervals_are_empty(server: Filled) -> None:
     alert = next(a for a in ALERTS if a.name == "silent_device/signals")
     assert alert.below is not None
     for silent_s, fires in ((0, False), (599, False), (1_200, True)):
         series = alert_answer(server, alert.text, end_ms=END_MS - 1 + 1_000 * silent_s)
-        assert len(series) == 3
+        assert len(series) == 5
         last = [influx.series_rows(one)[-1]["value"] for one in series]
         assert all((value < alert.below) is fires for value in last), silent_s

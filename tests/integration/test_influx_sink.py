@@ -9,8 +9,9 @@ from pydantic import SecretStr
 
 from iiot_platform.core import schema
 from iiot_platform.core.errors import SinkError
-from iiot_platform.sinks.influxdb import InfluxSink, Written
+from iiot_platform.sinks.influxdb import InfluxSink
 from iiot_platform.sinks.refusals import RefusedRowsError
+from iiot_platform.sinks.sink import Written
 from tests.reference.line_protocol_rows import Point, expected
 from tests.reference.table_rows import make_rows
 from tests.servers import influx

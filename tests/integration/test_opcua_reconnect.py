@@ -94,10 +94,9 @@ def test_a_value_that_stays_is_no_silence_and_a_server_that_hangs_is_one(
     ):
         until(lambda: status()["captured"] == 4, "first values")
         during(5.0, lambda: status()["connects"] == 1 and status()["gaps"] == 0, "unchanged")
-        assert server.process is not None
-        server.process.send_signal(signal.SIGSTOP)
+        server.signal(signal.SIGSTOP)
         until(lambda: status()["state"] == "disconnected", "silence is noticed")
-        server.process.send_signal(signal.SIGCONT)
+        server.signal(signal.SIGCONT)
         until(lambda: status()["state"] == "connected", "it speaks again")
         until(lambda: status()["gaps"] == 1, "the gap")
 

@@ -1,4 +1,7 @@
-"""A whole plant on PostgreSQL: live batches, a backfill, and a server that is killed meanwhile."""
+"""A whole plant on PostgreSQL: live batches, a backfill, and a server that is killed meanwhile.
+
+Over TLS, and by a user who owns two schemas and may do nothing else.
+"""
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -19,6 +22,7 @@ from iiot_platform.engine.errors import LedgerError
 from iiot_platform.orchestration.naming import ASSET_TABLES, line_names
 from tests.servers import dagster as dagster_server
 from tests.servers.capture_log import write_segments
+from tests.servers.certificates import Authority
 from tests.servers.dagster import Dagster, wait_for
 from tests.servers.lines import signal_records
 from tests.servers.postgres import PASSWORD, PostgresServer, running_postgres
@@ -73,9 +77,9 @@ class Feed:
 
 
 @pytest.fixture
-def server() -> Iterator[PostgresServer]:
-    """A server that no other test uses, since it is killed."""
-    with running_postgres() as server:
+def server(tmp_path: Path) -> Iterator[PostgresServer]:
+    """A server that no other test uses, since it is killed; it speaks TLS alone."""
+    with running_postgres(Authority(tmp_path / "authority")) as server:
         yield server
 
 
@@ -83,7 +87,7 @@ def server() -> Iterator[PostgresServer]:
 def settings(tmp_path: Path, server: PostgresServer) -> Settings:
     plant = tmp_path / "plant.yaml"
     plant.write_text(yaml.safe_dump({"lines": list(LINES)}), encoding="utf-8")
-    home = Home(tmp_path / "var", server.database())
+    home = Home(tmp_path / "var", server.lent_database())
     home.root.mkdir()
     return Settings(home=home, plant_path=plant)
 

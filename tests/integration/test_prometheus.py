@@ -130,7 +130,7 @@ def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Promethe
         stack.enter_context(child("buffer", home, environ, cli, "capture"))
         stack.enter_context(child("exporter", home, environ, cli, "metrics", "--serve"))
         server = stack.enter_context(prometheus.server(folder, scraping(folder, ports)))
-        engine = Engine(home, Plant.model_validate({"lines": [LINE]}), sinks=True)
+        engine = Engine(home, Plant.model_validate({"lines": [LINE]}), sinks=("influxdb",))
         stack.callback(engine.close)
         yield server, engine, broker
 

@@ -35,8 +35,15 @@ class WebServer(BaseHTTPRequestHandler):
         pass
 
 
-@pytest.fixture
-def proxied(tmp_path: Path) -> Iterator[tuple[str, Stack]]:
+SHIPPED = {
+    "nginx/iiot.conf": "dagster-webserver:3000",
+    "helm/iiot-platform/files/nginx.conf": "127.0.0.1:3000",
+}
+"""Configurations, and where the web server is for each."""
+
+
+@pytest.fixture(params=SHIPPED)
+def proxied(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, Stack]]:
     if NGINX is None:
         reason = "no nginx on this machine: apt-get install nginx-light"
         if os.environ.get("CI", "").lower() in {"1", "true"}:
@@ -44,18 +51,19 @@ def proxied(tmp_path: Path) -> Iterator[tuple[str, Stack]]:
         pytest.skip(reason)
     stack = Stack(tmp_path)
     stack.prepare()
+    WebServer.seen.clear()
     port = free_port()
     with ThreadingHTTPServer(("127.0.0.1", 0), WebServer) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))
         thread.start()
-        text = (DEPLOY / "nginx" / "iiot.conf").read_text(encoding="utf-8")
+        text = (DEPLOY / request.param).read_text(encoding="utf-8")
         for shipped, here in (
             ("/tmp/", f"{tmp_path}/"),  # noqa: S108 - of the container
             ("/run/secrets/ui_users", stack.path("proxy", "/run/secrets/ui_users")),
             ("/run/secrets/ui_cert", stack.path("proxy", "/run/secrets/ui_cert")),
             ("/run/secrets/ui_key", stack.path("proxy", "/run/secrets/ui_key")),
             ("listen 8443", f"listen 127.0.0.1:{port}"),
-            ("dagster-webserver:3000", f"127.0.0.1:{server.server_port}"),
+            (SHIPPED[request.param], f"127.0.0.1:{server.server_port}"),
         ):
             assert shipped in text
             text = text.replace(shipped, str(here))

@@ -53,7 +53,7 @@ def main(arguments: list[str]) -> int:
     home, rows, *at = arguments
     if at:
         die_at(at[0], int(at[1]))
-    engine = Engine(Home(Path(home)), PLANT, sinks=True)
+    engine = Engine(Home(Path(home)), PLANT, sinks=("influxdb",))
     print("ready", flush=True)  # noqa: T201 - the parent waits for it
     sys.stdin.readline()
     won = lost = 0

@@ -32,7 +32,7 @@ def engine_at(
     plant: Plant = PLANT,
     *,
     rows: int = 10,
-    sinks: bool = False,
+    sinks: tuple[str, ...] = (),
     clock: Callable[[], int] = now_ms,
 ) -> Engine:
     """An engine with records sealed in segments of a few rows."""

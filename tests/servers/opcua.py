@@ -1,18 +1,19 @@
 """A real OPC UA server in a process of its own, told what to write.
 
-Run as `python -m tests.servers.opcua OPTIONS`, where OPTIONS is JSON; commands come by line on
-standard input, each is answered by a line.
+Commands are texts, each is answered by one. The processes are forks of one that has loaded the
+standard's 6,000 nodes, which takes longer than most tests.
 """
 
 import asyncio
-import json
+import contextlib
 import logging
+import multiprocessing
 import os
-import subprocess
-import sys
-import threading
+import signal
 import time
 from datetime import UTC
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any, Self
 
@@ -59,7 +60,8 @@ class OpcUaServer:
         self.port = free_port()
         self.folder = folder
         self.options = options
-        self.process: subprocess.Popen[str] | None = None
+        self._process: ForkServerProcess | None = None
+        self._line: Connection | None = None
 
     def __enter__(self) -> Self:
         self.start()
@@ -80,46 +82,50 @@ class OpcUaServer:
         """Start, and wait until it listens."""
         self.folder.mkdir(parents=True, exist_ok=True)
         given = {"url": self.url, "folder": str(self.folder), **self.options, **options}
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.servers.opcua", json.dumps(given)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        )
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["tests.servers.opcua_nodes"])
+        self._line, its_end = context.Pipe()
+        self._process = context.Process(target=_run, args=(given, its_end), daemon=True)
+        self._process.start()
+        its_end.close()
         # a server that hangs while it starts must not hang the test
-        watch = threading.Timer(START_TIMEOUT_S, self.process.kill)
-        watch.start()
-        answer = self._answer()
-        watch.cancel()
+        answer = self._line.recv() if self._line.poll(START_TIMEOUT_S) else "nothing"
         assert answer == "listening", answer
 
     def tell(self, command: str) -> str:
         """Have a command done; returns the answer."""
         self.send(command)
-        return self._answer()
+        assert self._line is not None
+        return str(self._line.recv())
 
     def send(self, command: str) -> None:
-        assert self.process is not None
-        assert self.process.stdin is not None
-        self.process.stdin.write(f"{command}\n")
-        self.process.stdin.flush()
+        assert self._line is not None
+        self._line.send(command)
 
-    def _answer(self) -> str:
-        assert self.process is not None
-        assert self.process.stdout is not None
-        return self.process.stdout.readline().strip()
+    def signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        assert self._process.pid is not None
+        os.kill(self._process.pid, number)
 
     def stop(self) -> None:
         """End without a goodbye."""
-        if self.process is None:
+        if self._process is None or self._line is None:
             return
-        self.process.kill()
-        self.process.communicate()
-        self.process = None
+        self._process.kill()
+        self._process.join()
+        self._line.close()
+        self._process = self._line = None
 
 
-async def _serve(options: dict[str, Any]) -> None:
+def _run(options: dict[str, Any], line: Connection) -> None:
+    from tests.servers import opcua_nodes  # noqa: PLC0415 - to load it takes seconds
+
+    opcua_nodes.use_what_is_loaded()
+    logging.getLogger("asyncua").setLevel(logging.CRITICAL)
+    asyncio.run(_serve(options, line))
+
+
+async def _serve(options: dict[str, Any], line: Connection) -> None:
     certificates = Path(options["users"]) if "users" in options else None
     users = OneUser(options.get("username"), options.get("password", ""), certificates)
     server = Server(user_manager=users)
@@ -138,12 +144,12 @@ async def _serve(options: dict[str, Any]) -> None:
     plant = PlantServer(server, Trouble(), generation=options.get("generation", 0), history=history)
     await plant.fill({topic: payload(topic, 0) for topic in (SIGNAL, STATE, VALVE, MOTOR)})
     async with server:
-        sys.stdout.write("listening\n")
-        sys.stdout.flush()
+        line.send("listening")
         loop = asyncio.get_running_loop()
-        while line := await loop.run_in_executor(None, sys.stdin.readline):
-            sys.stdout.write(f"{await _obey(server, plant, line.split())}\n")
-            sys.stdout.flush()
+        with contextlib.suppress(EOFError):  # who started it is gone
+            while True:
+                command = await loop.run_in_executor(None, line.recv)
+                line.send(await _obey(server, plant, command.split()))
 
 
 async def _sessions(server: Server, *, forget: bool) -> str:
@@ -188,8 +194,3 @@ async def _obey(server: Server, plant: PlantServer, words: list[str]) -> str:
             )
             return "done"
     return f"unknown command {words}"
-
-
-if __name__ == "__main__":
-    logging.getLogger("asyncua").setLevel(logging.CRITICAL)
-    asyncio.run(_serve(json.loads(sys.argv[1])))

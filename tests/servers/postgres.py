@@ -12,17 +12,19 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 
+import psutil
 import pytest
 import sqlalchemy as sa
 from pydantic import SecretStr
 
 from iiot_platform.config.database import normalised
 from iiot_platform.orchestration.pool.parenthood import end_with
+from tests.servers.certificates import Authority, KeyPair
 from tests.servers.dagster import free_port
 
 USER = "iiot"
@@ -38,6 +40,7 @@ _SETTINGS = {
     "shared_buffers": "64MB",
     "autovacuum_naptime": "5s",
 }
+_DURABLE = {"fsync": "on", "full_page_writes": "on"}
 
 
 def programs() -> Path | None:
@@ -53,9 +56,13 @@ class PostgresServer:
 
     programs: Path
     folder: Path
+    authority: Authority | None = None
+    """With it the server has a certificate, and takes no connection that is not encrypted."""
     port: int = field(default_factory=free_port)
+    durable: bool = False
     _process: "subprocess.Popen[bytes] | None" = None
     _numbers: Iterator[int] = field(default_factory=lambda: count(1))
+    _left: list[SecretStr] = field(default_factory=list)
 
     @property
     def data(self) -> Path:
@@ -85,11 +92,26 @@ class PostgresServer:
             cwd=self.folder,
             **_as(user),
         )
+        if self.authority is not None:
+            self._encrypt(self.authority.issue("localhost"), user)
+
+    def _encrypt(self, pair: KeyPair, user: pwd.struct_passwd | None) -> None:
+        for source, name in ((pair.cert_file, "server.crt"), (pair.key_file, "server.key")):
+            path = self.data / name
+            shutil.copy(source, path)
+            path.chmod(0o600)
+            if user is not None:
+                os.chown(path, user.pw_uid, user.pw_gid)
+        rule = "hostssl all all 127.0.0.1/32 scram-sha-256\n"
+        (self.data / "pg_hba.conf").write_text(rule, encoding="utf-8")
+        with (self.data / "postgresql.conf").open("a", encoding="utf-8") as settings:
+            settings.write("ssl = on\n")
 
     def start(self) -> None:
         """Starts the server and waits until it answers."""
         parent = os.getpid()
-        options = [part for name, value in _SETTINGS.items() for part in ("-c", f"{name}={value}")]
+        settings = _SETTINGS | (_DURABLE if self.durable else {})
+        options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [
@@ -113,8 +135,15 @@ class PostgresServer:
     def kill(self) -> None:
         """Kills the server as a crash would, all its processes at once."""
         if self._process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
+            children = []
+            with contextlib.suppress(psutil.NoSuchProcess):  # it has ended by itself
+                children = psutil.Process(self._process.pid).children(recursive=True)
+            # each has a group of its own, and would go on until it misses its parent
+            self._process.kill()
+            for child in children:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    child.kill()
+            psutil.wait_procs(children, timeout=_DEADLINE_S)
             self._process.wait()
             self._process = None
 
@@ -133,12 +162,47 @@ class PostgresServer:
             connection.exec_driver_sql(f"CREATE DATABASE {name}")
         return self.url(name)
 
-    def url(self, database: str = "postgres") -> SecretStr:
-        return normalised(f"postgresql://{USER}:{PASSWORD}@127.0.0.1:{self.port}/{database}")
+    @contextlib.contextmanager
+    def databases(self, schema: str) -> Iterator[Callable[[], SecretStr]]:
+        """Gives URLs of databases without rows, which later tests get again.
+
+        To make one with its tables takes ten times as long as to empty it.
+        """
+        given: list[SecretStr] = []
+
+        def give() -> SecretStr:
+            given.append(self._left.pop() if self._left else self.database())
+            return given[-1]
+
+        yield give
+        self._left += [url for url in given if _emptied(url, schema)]
+
+    def lent_database(self) -> SecretStr:
+        """As `database`, for a user who may do no more than fill two schemas that he was given."""
+        name = f"test{next(self._numbers)}"
+        with self._admin() as connection:
+            connection.exec_driver_sql(
+                f"CREATE ROLE {name} LOGIN PASSWORD '{PASSWORD}'"
+                " NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS"
+            )
+            connection.exec_driver_sql(f"CREATE DATABASE {name}")
+            connection.exec_driver_sql(f"REVOKE ALL ON DATABASE {name} FROM PUBLIC")
+            connection.exec_driver_sql(f"GRANT CONNECT ON DATABASE {name} TO {name}")
+        with self._admin(name) as connection:
+            connection.exec_driver_sql("REVOKE ALL ON SCHEMA public FROM PUBLIC")
+            for schema in ("iiot", "dagster"):
+                connection.exec_driver_sql(f"CREATE SCHEMA {schema} AUTHORIZATION {name}")
+        return self.url(name, user=name)
+
+    def url(self, database: str = "postgres", *, user: str = USER) -> SecretStr:
+        text = f"postgresql://{user}:{PASSWORD}@127.0.0.1:{self.port}/{database}"
+        if self.authority is not None:
+            text += f"?sslmode=verify-full&sslrootcert={self.authority.ca_file}"
+        return normalised(text)
 
     @contextlib.contextmanager
-    def _admin(self) -> Iterator[sa.Connection]:
-        url = self.url().get_secret_value()
+    def _admin(self, database: str = "postgres") -> Iterator[sa.Connection]:
+        url = self.url(database).get_secret_value()
         engine = sa.create_engine(url, poolclass=sa.NullPool, isolation_level="AUTOCOMMIT")
         with engine.connect() as connection:
             yield connection
@@ -151,6 +215,21 @@ class PostgresServer:
             return False
 
 
+def _emptied(url: SecretStr, schema: str) -> bool:
+    """Takes all rows out of a schema; False where somebody still holds a lock on them."""
+    engine = sa.create_engine(url.get_secret_value(), poolclass=sa.NullPool)
+    try:
+        with engine.begin() as connection:
+            connection.exec_driver_sql("SET lock_timeout = '2s'")
+            tables = sa.inspect(connection).get_table_names(schema)
+            if tables:
+                names = ", ".join(f'"{schema}"."{table}"' for table in tables)
+                connection.exec_driver_sql(f"TRUNCATE {names} RESTART IDENTITY")
+    except sa.exc.OperationalError:
+        return False
+    return True
+
+
 def _user() -> pwd.struct_passwd | None:
     """Whom the server runs as; None: as this process."""
     return None if os.getuid() else pwd.getpwnam("postgres")
@@ -161,8 +240,15 @@ def _as(user: pwd.struct_passwd | None) -> dict[str, int]:
 
 
 @contextlib.contextmanager
-def running_postgres() -> Iterator[PostgresServer]:
-    """A server for as long as the block lasts; a skipped test where none is installed."""
+def running_postgres(
+    authority: Authority | None = None, *, durable: bool = False
+) -> Iterator[PostgresServer]:
+    """A server for as long as the block lasts; a skipped test where none is installed.
+
+    Args:
+        authority: makes its certificate.
+        durable: True where it waits for the disk, as installed ones do.
+    """
     folder_of_programs = programs()
     if folder_of_programs is None:
         reason = "PostgreSQL is not installed: run tests/servers/install"
@@ -171,7 +257,7 @@ def running_postgres() -> Iterator[PostgresServer]:
         pytest.skip(reason)
     # not below pytest's folder, which only its own user may enter
     with tempfile.TemporaryDirectory(prefix="pg") as folder:
-        server = PostgresServer(folder_of_programs, Path(folder))
+        server = PostgresServer(folder_of_programs, Path(folder), authority, durable=durable)
         try:
             server.make()
             server.start()

@@ -1,6 +1,5 @@
 """An installation of two lines, with a log of its own and no server."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -16,7 +15,7 @@ from iiot_platform.config.settings import Settings
 from iiot_platform.core.clock import MS_PER_HOUR, hour_of
 from iiot_platform.engine.engine import Engine
 from iiot_platform.orchestration.build import build_definitions
-from iiot_platform.orchestration.installation import Delivery
+from iiot_platform.orchestration.installation import Deliveries
 from iiot_platform.orchestration.naming import LineNames
 from iiot_platform.orchestration.partitions import EARLIEST
 from tests.servers.capture_log import write_segments
@@ -33,7 +32,7 @@ class Site:
     plant: Plant
     instance: DagsterInstance
     now_ms: int
-    delivery: Callable[[Engine], Delivery] | None = None
+    deliveries: Deliveries | None = None
     cursor: str | None = None
     names: list[LineNames] = field(default_factory=list)
     start: datetime = EARLIEST
@@ -45,7 +44,7 @@ class Site:
             definitions = build_definitions(
                 self.settings,
                 self.plant,
-                delivery=self.delivery,
+                deliveries=self.deliveries,
                 clock=lambda: self.now_ms,
                 start=self.start,
             )

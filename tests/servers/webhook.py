@@ -1,11 +1,13 @@
 """A receiver of webhooks on a free port of 127.0.0.1: answers as it is told, keeps what it got."""
 
 import json
+import ssl
 import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
+from tests.servers.certificates import KeyPair
 from tests.servers.mosquitto import free_port
 
 
@@ -31,6 +33,7 @@ class Receiver:
         location: where a redirect leads to.
         requests: everything that was posted, refused or not.
         taken: what was answered with 2xx.
+        certificate: with it TLS is spoken, and nothing else.
     """
 
     port: int = field(default_factory=free_port)
@@ -38,11 +41,13 @@ class Receiver:
     location: str = ""
     requests: list[Request] = field(default_factory=list)
     taken: list[Request] = field(default_factory=list)
+    certificate: KeyPair | None = None
     _server: ThreadingHTTPServer | None = None
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/alerts"
+        scheme = "http" if self.certificate is None else "https"
+        return f"{scheme}://127.0.0.1:{self.port}/alerts"
 
     @property
     def told(self) -> list[tuple[str, str]]:
@@ -79,6 +84,10 @@ class Receiver:
         ThreadingHTTPServer.allow_reuse_address = True
         self._server = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
         self._server.daemon_threads = True
+        if self.certificate is not None:
+            context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+            context.load_cert_chain(self.certificate.cert_file, self.certificate.key_file)
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
 
     def stop(self) -> None:

@@ -1,3 +1,4 @@
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -28,10 +29,10 @@ def state(ts_ms: int, value: int) -> Record:
     return Record("mqtt", "line1/press/mode", payload.encode(), (ts_ms + 40) * 1_000)
 
 
-@pytest.fixture
-def home(tmp_path: Path) -> Home:
-    """Four hours of one signal per minute, another one once, and states."""
-    home = Home(tmp_path / "home")
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
+    """Four hours of one signal per minute, another one once, and states; read only."""
+    home = Home(tmp_path_factory.mktemp("home"))
     records = [signal(START_MS + 60_000 * i, 160 + i % 7) for i in range(240)]
     records += [signal(START_MS, 1.5, "flow"), state(START_MS, 1), state(START_MS + 5_000, 2)]
     write_segments(home, "line1", records)
@@ -174,7 +175,9 @@ def test_a_file_that_went_is_looked_for_once_more(
         client.table("line1", "signals")
 
 
-def test_files_that_no_longer_count_are_not_read(home: Home) -> None:
+def test_files_that_no_longer_count_are_not_read(home: Home, tmp_path: Path) -> None:
+    shutil.copytree(home.root, tmp_path, dirs_exist_ok=True)
+    home = Home(tmp_path)
     client = Client(home)
     folder = home.tables / "line1" / "signals"
     stray = next(folder.rglob("*.parquet"))

@@ -18,6 +18,7 @@ from grafana_foundation_sdk.models.common import (
 )
 
 from iiot_platform.core import schema
+from tools.dashboards import links
 from tools.dashboards.influxql import DATASOURCE, InfluxQuery, Source
 
 GAP_MS: Final = 60_000
@@ -75,14 +76,28 @@ def plotted(
     by: str | None = None,
     description: str = "",
     without: Iterable[str] = (),
+    line: str | None = links.CHOSEN_LINE,
 ) -> timeseries.Panel:
-    """Expressions over time; `by` makes one line per value of a tag, named after it."""
+    """Expressions over time, whose points lead to their hour's partition.
+
+    Args:
+        title: of the panel.
+        source: the table.
+        expressions: what is plotted, by the name that it is shown under.
+        by: makes one line per value of a tag, named after it.
+        description: of the panel.
+        without: tags whose variable does not restrict it.
+        line: where Grafana finds the line's name; None where points are of several lines.
+    """
     groups = [] if by is None else [by]
     alias = "$col" if by is None else f"$tag_{by}"
     if by is not None and len(expressions) > 1:
         alias += " $col"
     query = source.select(expressions, by=groups, without=without)
-    return lines(title, description).with_target(InfluxQuery(query, alias=alias))
+    panel = lines(title, description).with_target(InfluxQuery(query, alias=alias))
+    if by == schema.LINE.name:
+        line = f"${{__field.labels.{by}:percentencode}}"
+    return panel if line is None else links.with_partitions(panel, source.table, line)
 
 
 def share(panel: timeseries.Panel) -> timeseries.Panel:
@@ -115,14 +130,17 @@ def tested(title: str, source: Source, quantity: Tested) -> timeseries.Panel:
         }
     )
     limits = source.select({UPPER: f"{mean} + {reach}", LOWER: f"{mean} - {reach}"}, where=[learnt])
-    run = {"links": [run_link("${__data.fields." + RUN + "}")]}
+    partition = links.partition_link(source.table, f"${{__data.fields.{links.HOUR}:percentencode}}")
+    run = {"links": [links.run_link("${__data.fields." + RUN + "}"), partition]}
+    panel = lines(
+        title,
+        "Limits: mean of the window ± threshold x standard deviation. "
+        "Red: an anomaly in the interval. A point links to its run and to its hour's partition.",
+    )
+    for step in links.hours("A"):
+        panel = panel.with_transformation(step)
     return (
-        lines(
-            title,
-            "Limits: mean of the window ± threshold x standard deviation. "
-            "Red: an anomaly in the interval. A point links to its run.",
-        )
-        .unit(quantity.unit)
+        panel.unit(quantity.unit)
         # as a table, so that the run stands in the frame that its link is made from
         .with_target(InfluxQuery(points, ref_id="A", result_format="table"))
         .with_target(InfluxQuery(limits, ref_id="B"))
@@ -172,7 +190,7 @@ def levels(source: Source) -> timeseries.Panel:
         {SHIFT: f"max({name('shift_event')})", OFF_REFERENCE: f"max({name('off_reference')})"}
     )
     return (
-        lines("Level shifts")
+        links.with_partitions(lines("Level shifts"), source.table)
         .description("Off reference stays 1 until the new level is acknowledged in the plant file.")
         .min(0)
         .max(1)
@@ -215,7 +233,7 @@ def newest(title: str, source: Source, shown: Mapping[str, str]) -> table.Panel:
     columns |= {label: source.name(column) for label, column in shown.items()}
     tags = [tag for tag in source.table.names("tag") if tag != schema.LINE.name]
     query = source.select(columns, every=None, by=tags)
-    return listed(title, query)
+    return links.with_hours(listed(title, query), source.table)
 
 
 def anomalies(source: Source, quantity: Tested) -> table.Panel:
@@ -234,7 +252,8 @@ def anomalies(source: Source, quantity: Tested) -> table.Panel:
     query = source.select(
         columns, where=[f"{verdict['anomaly']} = 1"], every=None, newest=_NEWEST_ANOMALIES
     )
-    return listed(f"Newest anomalies (at most {_NEWEST_ANOMALIES})", query)
+    made = listed(f"Newest anomalies (at most {_NEWEST_ANOMALIES})", query)
+    return links.with_hours(made, source.table)
 
 
 def listed(title: str, query: str) -> table.Panel:
@@ -247,7 +266,7 @@ def listed(title: str, query: str) -> table.Panel:
     )
     if f'AS "{RUN}"' not in query:
         return made
-    return made.override_by_name(RUN, properties({"links": [run_link("${__value.raw}")]}))
+    return made.override_by_name(RUN, properties({"links": [links.run_link("${__value.raw}")]}))
 
 
 def happened(source: Source) -> table.Panel:
@@ -258,33 +277,23 @@ def happened(source: Source) -> table.Panel:
             "line": name(schema.LINE.name),
             "kind": name("kind"),
             "what": name("text"),
-            "hour": name("hour"),
+            links.HOUR: name("hour"),
             RUN: name("run_id"),
             "settings": name("config_version"),
         },
         every=None,
         newest=_NEWEST_ANOMALIES,
     )
-    partition = {
-        "title": "Open the hour's partition in Dagster",
-        "url": "${dagster_url:raw}/assets/${__data.fields.line:percentencode}/"
-        f"{schema.READINGS.name}?view=partitions&partition=${{__value.raw:percentencode}}",
-        "targetBlank": True,
-    }
+    partition = links.partition_link(
+        schema.READINGS,
+        "${__value.raw:percentencode}",
+        line="${__data.fields.line:percentencode}",
+    )
     return (
         listed("Settings, reruns and gaps: the newest events", query)
         .description(schema.EVENTS.description)
-        .override_by_name("hour", properties({"links": [partition]}))
+        .override_by_name(links.HOUR, properties({"links": [partition]}))
     )
-
-
-def run_link(run: str) -> dict[str, object]:
-    """A link to a run in Dagster; `run` is where Grafana finds its id."""
-    return {
-        "title": "Open the run in Dagster",
-        "url": f"${{dagster_url:raw}}/runs/{run}",
-        "targetBlank": True,
-    }
 
 
 def flag_bars(color: str) -> dict[str, object]:

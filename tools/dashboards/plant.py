@@ -16,7 +16,7 @@ from grafana_foundation_sdk.models.common import (
 from iiot_platform.core import schema
 from iiot_platform.core.clock import MS_PER_S
 from iiot_platform.core.parameters import StateParameters
-from tools.dashboards import boards, panels
+from tools.dashboards import boards, links, panels
 from tools.dashboards.influxql import DATASOURCE, InfluxQuery, Source
 from tools.dashboards.panels import FULL, HALF, THIRD, Tested
 
@@ -143,7 +143,11 @@ def _lines_table() -> table.Panel:
         "targetBlank": True,
     }
     return (
-        panels.listed("Newest interval of each line", query)
+        links.with_hours(
+            panels.listed("Newest interval of each line", query),
+            SUMMARY.table,
+            line=f"${{__data.fields.{_LINE}:percentencode}}",
+        )
         .description("The time says how fresh a line is.")
         .override_by_name("Time", panels.properties({"unit": "dateTimeFromNow"}))
         .override_by_name(_LINE, panels.properties({"links": [to_line, to_assets]}))

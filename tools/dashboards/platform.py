@@ -142,11 +142,11 @@ def _surroundings() -> Iterator[timeseries.Panel]:
     yield _plotted(
         "Database",
         {
-            "{{line}} pending": total(computed.SINK_PENDING, "line"),
-            "{{line}} refused": total(computed.SINK_REJECTED, "line"),
-            "{{line}} failures": total(computed.SINK_FAILURES, "line"),
+            "{{line}} {{sink}} pending": total(computed.SINK_PENDING, "line", "sink"),
+            "{{line}} {{sink}} refused": total(computed.SINK_REJECTED, "line", "sink"),
+            "{{line}} {{sink}} failures": total(computed.SINK_FAILURES, "line", "sink"),
         },
-        description="Entries of the outbox that InfluxDB has not been given, or has refused.",
+        description="Entries of the outbox that a database has not been given, or has refused.",
     )
     yield _plotted(
         "Pool of workers",

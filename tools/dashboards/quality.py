@@ -6,7 +6,7 @@ from grafana_foundation_sdk.builders import dashboard as builders
 from grafana_foundation_sdk.models.common import GraphDrawStyle, VisibilityMode
 
 from iiot_platform.core import schema
-from tools.dashboards import boards, panels
+from tools.dashboards import boards, links, panels
 from tools.dashboards.influxql import InfluxQuery, Source
 from tools.dashboards.panels import FULL, HALF, THIRD
 from tools.dashboards.plant import SUMMARY
@@ -30,7 +30,9 @@ def quality() -> builders.Dashboard:
     for title, tag in (("By reason", "reason"), ("By line", _LINE)):
         made = made.with_panel(
             panels.bars(
-                panels.plotted(title, QUALITY, counts, by=tag, description=found.description)
+                panels.plotted(
+                    title, QUALITY, counts, by=tag, description=found.description, line=None
+                )
             )
             .interval("10s")
             .height(9)
@@ -91,6 +93,7 @@ def quality() -> builders.Dashboard:
             CYCLES,
             {"coverage": f"min({CYCLES.name('coverage')})"},
             by="device_name",
+            line=None,
             description=CYCLES.table.column("coverage").description.capitalize(),
         )
         .show_points(VisibilityMode.ALWAYS)
@@ -114,7 +117,11 @@ def quality() -> builders.Dashboard:
             .span(HALF)
         )
         .with_panel(
-            panels.listed("Newest interval of each reason and its run", newest)
+            links.with_hours(
+                panels.listed("Newest interval of each reason and its run", newest),
+                found,
+                line=f"${{__data.fields.{_LINE}:percentencode}}",
+            )
             .override_by_name(_LINE, link)
             .height(9)
             .span(HALF)

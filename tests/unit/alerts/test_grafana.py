@@ -1,8 +1,9 @@
+import copy
+import functools
 import json
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pytest
 import yaml
 
@@ -43,7 +44,13 @@ PLANTS = pytest.mark.parametrize("plant", [None, SITE], ids=["defaults", "site"]
 
 
 def loaded(plant: Plant | None) -> dict[str, Any]:
-    return {name: yaml.safe_load(text) for name, text in rendered(plant).items()}
+    return copy.deepcopy(_loaded(of_site=plant is SITE))
+
+
+@functools.cache
+def _loaded(*, of_site: bool) -> dict[str, Any]:
+    found = rendered(SITE if of_site else None)
+    return {name: yaml.safe_load(text) for name, text in found.items()}
 
 
 def rules(plant: Plant | None) -> list[dict[str, Any]]:
@@ -69,11 +76,15 @@ def test_the_committed_files_are_those_of_the_defaults(tmp_path: Path) -> None:
 
 @PLANTS
 def test_files_have_the_shape_that_grafana_documents(plant: Plant | None) -> None:
+    import jsonschema  # noqa: PLC0415 - with its formats it takes seconds, in every worker
+
     for content in loaded(plant).values():
         jsonschema.validate(content, SCHEMA)
 
 
 def test_the_schema_finds_what_is_wrong() -> None:
+    import jsonschema  # noqa: PLC0415 - as above
+
     content = loaded(None)["rules.yaml"]
     rule = content["groups"][0]["rules"][0]
     for name, value in (("for", 20), ("uid", "x" * 41), ("noDataState", "Ok"), ("fro", "1s")):

@@ -78,8 +78,24 @@ def test_a_command_can_be_pasted_whatever_the_names_are() -> None:
     assert "run" not in found
 
 
+def test_pages_are_told_where_their_addresses_are_known() -> None:
+    run = "5f1c9c0e-3f7e-4c7e-9a66-0d0d8d1c4b11"
+    evidence = Evidence(1_795_331_149_512, run, "signal_anomalies")
+    key = AlertKey("press", "anomaly_ratio", "hydraulics/oil")
+    found = look_at(key, evidence, Places("p", "http://d", "https://g"))
+    assert found["run"] == f"http://d/runs/{run}"
+    page = "http://d/assets/press/signal_anomalies?view=partitions&partition=2026-11-22-07%3A00"
+    assert found["partition"] == page
+    assert found["dashboard"] == "https://g/d/iiot-signals?var-line=press"
+    assert look_at(key, evidence, Places("p")).keys() == {"hint", "explain"}
+
+
 def test_what_the_state_of_processes_says() -> None:
-    line = LineStatus("l", lag_s=70.0, sink=SinkState(pending=600, rejected=1))
+    line = LineStatus(
+        "l",
+        lag_s=70.0,
+        sinks={"influxdb": SinkState(pending=600), "postgresql": SinkState(rejected=1)},
+    )
     running = BufferState(running=True, written_ms=1, sources={"a": "connected", "b": "x: why"})
 
     def found(buffer: BufferState, source: str) -> dict[tuple[str, str], float]:

@@ -1,6 +1,5 @@
 import itertools
 
-import hypothesis
 import numpy as np
 import pandas as pd
 from hypothesis import given
@@ -11,6 +10,7 @@ from iiot_platform.alerts.lifecycle import Samples
 from iiot_platform.alerts.samples import Frames, samples
 from iiot_platform.config.alerts import AlertSettings
 from iiot_platform.core import schema
+from tests.servers.effort import BROAD
 
 LINE = "line1"
 RULES = {
@@ -144,7 +144,7 @@ def by_moment(made: list[Samples], moments: range) -> dict[tuple[object, int], f
 ROWS = st.lists(st.tuples(st.integers(0, 39), st.floats(0, 9), st.floats(0, 9)), max_size=12)
 
 
-@hypothesis.settings(max_examples=40, deadline=None)
+@BROAD
 @given(ROWS, st.lists(st.integers(1, 39), max_size=3))
 def test_cuts_change_no_value(rows: list[tuple[int, float, float]], cuts: list[int]) -> None:
     unique = {at * 10_000: (one, two) for at, one, two in rows}

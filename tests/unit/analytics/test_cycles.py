@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from iiot_platform.analytics import cycles
@@ -195,7 +195,6 @@ messages = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
 @given(read=messages, cuts=st.lists(st.integers(0, 60), max_size=6), parity=st.booleans())
 def test_batch_cuts_and_stored_states_do_not_show(
     read: list[tuple[int, str, float, bool]], cuts: list[int], *, parity: bool
@@ -223,7 +222,6 @@ def test_batch_cuts_and_stored_states_do_not_show(
     assert repr(parts) == repr(whole)
 
 
-@settings(max_examples=150, deadline=None)
 @given(read=messages)
 def test_equals_the_naive_twin(read: list[tuple[int, str, float, bool]]) -> None:
     columns = readings("".join(letter for _, letter, _, _ in read))

@@ -4,7 +4,7 @@ import statistics
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from iiot_platform.analytics.exact_sums import ExactSums
@@ -12,7 +12,6 @@ from iiot_platform.analytics.exact_sums import ExactSums
 finite = st.floats(-1e100, 1e100)
 
 
-@settings(deadline=None)
 @given(left=st.lists(finite, max_size=5), window=st.lists(finite, min_size=2, max_size=12))
 def test_equals_statistics_after_values_have_left(left: list[float], window: list[float]) -> None:
     sums = ExactSums((*left, *window))

@@ -5,7 +5,7 @@ from collections import Counter
 from typing import Any
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from iiot_platform.analytics.state_time import INTERVAL_MS, Carry, IntervalTimes, time_in_state
@@ -56,7 +56,6 @@ def test_time_may_belong_to_an_hour_before() -> None:
 readings = st.lists(st.tuples(st.integers(0, 40), st.integers(0, 3), st.booleans()), max_size=25)
 
 
-@settings(deadline=None)
 @given(read=readings, cuts=st.lists(st.integers(0, 25), max_size=6))
 def test_any_cut_sums_to_the_count_of_milliseconds(
     read: list[tuple[int, int, bool]], cuts: list[int]

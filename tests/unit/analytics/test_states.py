@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from iiot_platform.analytics import states
@@ -47,7 +47,6 @@ def naive(read: list[tuple[int, int, bool]]) -> tuple[list[int], list[float]]:
 readings = st.lists(st.tuples(st.integers(0, 9_999), st.integers(0, 2), st.booleans()), max_size=40)
 
 
-@settings(deadline=None)
 @given(read=readings, cuts=st.lists(st.integers(0, 40), max_size=6))
 def test_equals_the_naive_twin_whatever_the_batches(
     read: list[tuple[int, int, bool]], cuts: list[int]

@@ -3,7 +3,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from buffer_service.delivery import Delivery
@@ -12,6 +12,7 @@ from iiot_platform.core.capture_log import Record
 from iiot_platform.core.errors import StorageError
 from iiot_platform.core.paths import Home
 from tests.servers.capture_reader import sealed_records, unlisted_files
+from tests.servers.effort import BROAD
 
 STEPS = [
     "commit.written",
@@ -115,7 +116,7 @@ records = st.builds(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@BROAD
 @given(batches=st.lists(st.lists(records, max_size=12), min_size=1, max_size=4))
 def test_every_record_comes_back_as_it_was(
     tmp_path_factory: pytest.TempPathFactory, batches: list[list[Record]]

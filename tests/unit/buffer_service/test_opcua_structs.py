@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from buffer_service.sources.opcua_json import canonical
 from buffer_service.sources.opcua_structs import BodyError, Field, StructDecoder, ms_of_ticks
+from tests.servers.effort import BROAD
 
 INT32, INT64, FLOAT, DOUBLE, STRING, BOOLEAN = 6, 8, 10, 11, 12, 1
 INNER = StructDecoder("Inner", [Field("A", DOUBLE), Field("Row", DOUBLE, 1)])
@@ -44,6 +45,7 @@ Outer = make_dataclass(
 doubles = st.floats(allow_nan=False, allow_infinity=False)
 
 
+@BROAD
 @given(
     st.text(),
     st.booleans(),

@@ -37,6 +37,22 @@ def test_a_changed_file_is_read_once_it_rests(path: Path) -> None:
     assert looked(watch) is None
 
 
+def test_a_folder_that_is_exchanged_as_a_whole_is_followed(tmp_path: Path) -> None:
+    # as Kubernetes mounts a ConfigMap: plant.yaml -> ..data/plant.yaml, ..data -> ..1
+    for name, text in (("..1", ONE), ("..2", TWO)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "plant.yaml").write_text(text)
+    (tmp_path / "..data").symlink_to("..1")
+    (tmp_path / "plant.yaml").symlink_to("..data/plant.yaml")
+    watch = PlantWatch(tmp_path / "plant.yaml", {})
+    assert watch.load().line_names == ("line1",)
+    (tmp_path / "..new").symlink_to("..2")
+    (tmp_path / "..new").rename(tmp_path / "..data")
+    found = looked(watch)
+    assert found is not None
+    assert found.line_names == ("line1", "line2")
+
+
 def test_a_broken_file_is_told_once_and_changes_nothing(
     path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -4,6 +4,8 @@ import pytest
 
 from iiot_platform.config.settings import SettingError, Settings
 
+PG_SINK = {"IIOT_PG_SINK_URL": "postgresql://me@db/plant"}
+
 
 def test_nothing_needs_to_be_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
@@ -52,6 +54,30 @@ def test_one_variable_names_the_database_and_its_password_is_never_shown(tmp_pat
     assert Settings.from_environ({}).home.database is None
 
 
+def test_tables_can_go_to_postgresql_beside_influxdb_and_its_url_is_never_shown(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "url"
+    file.write_text("postgresql://me:hunter2@db/plant?sslmode=verify-full\n", encoding="utf-8")
+    settings = Settings.from_environ({"IIOT_PG_SINK_URL_FILE": str(file)})
+    assert settings.postgres is not None
+    assert settings.postgres.db_schema == "iiot_tables"
+    assert settings.postgres.url.get_secret_value().endswith("/plant?sslmode=verify-full")
+    assert "hunter2" not in repr(settings)
+    assert list(settings.sinks) == ["postgresql"]
+    both = Settings.from_environ(
+        {
+            "INFLUX_URL": "http://x",
+            "IIOT_PG_SINK_URL": "postgres://me@db/plant",
+            "IIOT_PG_SINK_SCHEMA": "plant_7",
+        }
+    )
+    assert list(both.sinks) == ["influxdb", "postgresql"]
+    assert both.postgres is not None
+    assert both.postgres.db_schema == "plant_7"
+    assert Settings.from_environ({}).sinks == {}
+
+
 def test_an_empty_variable_counts_as_not_set() -> None:
     assert Settings.from_environ({"INFLUX_URL": "", "IIOT_HOME": " "}).influx is None
 
@@ -70,6 +96,9 @@ def test_an_empty_variable_counts_as_not_set() -> None:
         ({"IIOT_DATABASE_URL": "mysql://a@b/c"}, "IIOT_DATABASE_URL: scheme 'mysql' is not served"),
         ({"IIOT_DATABASE_URL": "db:5432"}, "IIOT_DATABASE_URL: should be postgresql://"),
         ({"IIOT_DATABASE_URL": "a", "IIOT_DATABASE_URL_FILE": "b"}, "keep one"),
+        ({"IIOT_PG_SINK_URL": "http://x"}, "IIOT_PG_SINK_URL: scheme 'http' is not served"),
+        ({**PG_SINK, "IIOT_PG_SINK_SCHEMA": "iiot"}, "SCHEMA: 'iiot' is the platform's own"),
+        ({**PG_SINK, "IIOT_PG_SINK_SCHEMA": 'x"; --'}, "SCHEMA: should be of a-z, 0-9"),
     ],
 )
 def test_a_wrong_variable_is_named(environ: dict[str, str], message: str) -> None:

@@ -29,7 +29,7 @@ def test_they_start_once_and_with_the_first_results(
     started = list(pages.children())
     pages.advance(computed=True)
     assert pages.children() == started
-    assert [child.command.name for child in started] == ["report", "metrics"]
+    assert [child.command.name for child in started] == ["report", "metrics", "alerts"]
 
 
 def test_addresses_are_those_that_the_processes_are_given(
@@ -37,7 +37,7 @@ def test_addresses_are_those_that_the_processes_are_given(
 ) -> None:
     pages = Pages(demo, make)
     pages.advance(computed=True)
-    report, metrics = (child.command for child in pages.children())
+    report, metrics, _ = (child.command for child in pages.children())
     shown = pages.addresses()
     assert f"http://127.0.0.1:{report.argv[-1]}/ " in shown
     assert f"http://{metrics.environ['IIOT_METRICS']}/metrics" in shown

@@ -9,7 +9,7 @@ from pydantic import SecretStr
 
 from iiot_platform.core.paths import Home
 from iiot_platform.engine import ledger as ledgers
-from iiot_platform.engine.ledger_database import PostgresLedger
+from iiot_platform.engine.ledger_database import SCHEMA, PostgresLedger
 from tests.servers.postgres import PostgresServer
 
 ON_BOTH = {
@@ -28,26 +28,35 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     module = metafunc.module.__name__.rpartition(".")[2]
     thorough = os.environ.get("IIOT_TEST_LEDGER") == "both"
     if thorough or (module in ON_BOTH and metafunc.function.__name__ not in LONG):
-        metafunc.parametrize("ledger_database", ["sqlite", "postgresql"], indirect=True)
+        on_a_server = pytest.param("postgresql", marks=pytest.mark.postgresql)
+        metafunc.parametrize("ledger_database", ["sqlite", on_a_server], indirect=True)
 
 
 @pytest.fixture(autouse=True)
-def ledger_database(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+def ledger_database(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[str]:
     """What ledgers are kept in: in the place of each file a database of its own."""
     name = str(getattr(request, "param", "sqlite"))
     if name == "sqlite":
-        return name
+        yield name
+        return
     server: PostgresServer = request.getfixturevalue("postgres")
     made: dict[Path, SecretStr] = {}
+    opened: list[PostgresLedger] = []
+    with server.databases(SCHEMA) as another:
 
-    def instead_of(path: Path) -> PostgresLedger:
-        if path not in made:
-            made[path] = server.database()
-        return PostgresLedger(made[path])
+        def instead_of(path: Path) -> PostgresLedger:
+            if path not in made:
+                made[path] = another()
+            opened.append(PostgresLedger(made[path]))
+            return opened[-1]
 
-    monkeypatch.setattr(ledgers, "SqliteLedger", instead_of)
-    monkeypatch.setattr(ledgers.Ledger, "is_at", staticmethod(lambda home: home.ledger in made))
-    return name
+        monkeypatch.setattr(ledgers, "SqliteLedger", instead_of)
+        monkeypatch.setattr(ledgers.Ledger, "is_at", staticmethod(lambda home: home.ledger in made))
+        yield name
+        for ledger in opened:
+            ledger.engine.dispose()
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pyarrow as pa
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from iiot_platform.core.names import SeriesKey
@@ -17,6 +17,7 @@ from iiot_platform.engine.activity import (
     summarise,
 )
 from iiot_platform.engine.series.outcome import Outcome, RunningTime
+from tests.servers.effort import BROAD
 
 A, STATE = SeriesKey("signal", "press", "a"), SeriesKey("state", "press", "mode")
 TEN_S = 10_000
@@ -114,7 +115,7 @@ ROWS = st.lists(
 )
 
 
-@settings(max_examples=40)
+@BROAD
 @given(rows=ROWS, cut=st.integers(0, 30))
 def test_cuts_and_order_change_no_sum(rows: list[tuple[int, int, bool]], cut: int) -> None:
     def of(some: list[tuple[int, int, bool]]) -> pa.Table:

@@ -1,24 +1,19 @@
 """Many batches equal one, and live equals rerun, whatever the order of arrival."""
 
 import pytest
-from hypothesis import HealthCheck, Phase, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from iiot_platform.core import schema
 from iiot_platform.core.clock import hour_of
 from iiot_platform.core.paths import Home
 from tests.servers.capture_log import write_segments
+from tests.servers.effort import WHOLE
 from tests.servers.engines import LINE, contents, drain, engine_at, rows_of, settle
 from tests.servers.streams import BASE_MS, cuts, disturb, line_records, signal
 
-SLOW = settings(
-    max_examples=5,
-    phases=(Phase.explicit, Phase.reuse, Phase.generate),  # shrinking would take minutes
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
 
-
-@SLOW
+@WHOLE
 @given(seed=st.integers(0, 10_000), sizes=cuts(120))
 def test_batches_cut_anywhere_give_the_same_as_one(
     tmp_path_factory: pytest.TempPathFactory, seed: int, sizes: list[int]
@@ -32,7 +27,7 @@ def test_batches_cut_anywhere_give_the_same_as_one(
     assert not cut.dirty_hours(LINE)
 
 
-@SLOW
+@WHOLE
 @example(seed=843, sizes=[50])  # a restart of one kind took another kind's rows of that name along
 @given(seed=st.integers(0, 10_000), sizes=cuts(200))
 def test_disordered_batches_settle_to_one_computation(
@@ -47,7 +42,7 @@ def test_disordered_batches_settle_to_one_computation(
     assert contents(live) == contents(once)
 
 
-@SLOW
+@WHOLE
 @given(seed=st.integers(0, 10_000), sizes=cuts(200))
 def test_a_rerun_of_every_hour_changes_nothing(
     tmp_path_factory: pytest.TempPathFactory, seed: int, sizes: list[int]

@@ -5,7 +5,7 @@ from collections import Counter
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from iiot_platform.config.line_settings import LineSettings
@@ -263,7 +263,6 @@ def mutated(draw: st.DrawFn) -> bytes:
     return text[:cut] + draw(st.binary(max_size=2)) + text[cut:] if cut < len(text) else text
 
 
-@settings(max_examples=300)
 @given(
     payloads=st.lists(
         st.one_of(st.binary(max_size=40), JSON.map(lambda x: json.dumps(x).encode()), mutated()),

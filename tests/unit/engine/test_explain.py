@@ -149,13 +149,13 @@ def test_files_that_are_gone_are_told(signals: Engine) -> None:
     at = BASE_MS + 70 * 60_000
     changed = Engine(Home(signals.store.path(".").parent), plant(threshold=90))
     changed.rerun(LINE, hour_of(at), run_id="calm", settings="current")
+    current = {
+        signals.store.path(file.path)
+        for hour in signals.ledger.hours(LINE)
+        for files in signals.ledger.hour_files(LINE, hour).values()
+        for file in files
+    }
     for file in signals.store.path(".").rglob("*"):
-        current = {
-            signals.store.path(f.path)
-            for name in schema.TABLES
-            for hour in signals.ledger.hours(LINE)
-            for f in signals.ledger.files(LINE, name, hour)
-        }
         if file.is_file() and file not in current:
             file.unlink()
     raw = explained(changed, at).raw[0].file

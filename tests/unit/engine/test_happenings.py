@@ -16,10 +16,10 @@ HOUR = hour_of(BASE_MS)
 
 
 def told(engine: Engine) -> list[dict[str, Any]]:
-    found = untold(engine.ledger, engine.store, LINE)
+    found = untold(engine.ledger, engine.store, "influxdb", LINE)
     if found is None:
         return []
-    mark_told(engine.ledger, LINE, found.batch)
+    mark_told(engine.ledger, "influxdb", LINE, found.batch)
     ms = found.rows.column("ts").cast("int64").to_pylist()
     return [row | {"ts": at} for row, at in zip(found.rows.to_pylist(), ms, strict=True)]
 
@@ -28,7 +28,7 @@ def test_live_batches_alone_are_nothing_to_tell(home: Home) -> None:
     engine = engine_at(home.root, [signal("t", BASE_MS + 60_000 * i, 1.0) for i in range(90)])
     drain(engine, [10])
     assert told(engine) == []
-    assert untold(engine.ledger, engine.store, LINE) is None
+    assert untold(engine.ledger, engine.store, "influxdb", LINE) is None
 
 
 def test_a_gap_is_told_where_it_was_and_again_once_it_is_filled(home: Home) -> None:

@@ -28,7 +28,7 @@ NOW_MS = 1_000
 
 @pytest.fixture
 def ledger(home: Home) -> Ledger:
-    return Ledger.of(home, sinks=True, clock=lambda: NOW_MS)
+    return Ledger.of(home, sinks=("influxdb",), clock=lambda: NOW_MS)
 
 
 def change(hour: int, version: int = 0, **more: object) -> HourChange:

@@ -12,11 +12,13 @@ from iiot_platform.core.clock import hour_of
 from iiot_platform.core.paths import Home
 from iiot_platform.engine.engine import Engine
 from tests.servers.capture_log import write_segments
+from tests.servers.sparkplug_feed import feed
 from tests.servers.streams import BASE_MS, HOUR_MS, line_records
 
 LINE = "line1"
 GROWS = re.compile(
     r"SEARCH (states|here|earlier|files|ranges|assignments|batches|partitions)\b.*\(line=\?\)$"
+    r"|SEARCH lifecycle\b.*\(line=\?( AND node=\?)?\)$"
 )
 """A search through all that a line has in a table with rows of every hour."""
 
@@ -39,8 +41,10 @@ def statements(asked: dict[str, Any]) -> Iterator[None]:
 
 
 def test_nothing_is_looked_for_through_the_whole_history(home: Home) -> None:
-    write_segments(home, LINE, line_records(1, 600, spread_ms=3 * HOUR_MS), rows=100)
-    engine = Engine(home, Plant.model_validate({"lines": [LINE]}))
+    records = [*line_records(1, 600, spread_ms=3 * HOUR_MS), *feed(1, 200)]
+    write_segments(home, LINE, records, rows=100)
+    nodes = {"nodes": [{"group": "G"}]}
+    engine = Engine(home, Plant.model_validate({"lines": [{"name": LINE, "sparkplug": nodes}]}))
     asked: dict[str, Any] = {}
     with statements(asked):
         while engine.run_batch(LINE, run_id="live", row_cap=100):

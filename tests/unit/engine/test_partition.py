@@ -5,7 +5,7 @@ import random
 
 import numpy as np
 import pyarrow as pa
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from iiot_platform.config.line_settings import KindDefaults, LineSettings
@@ -17,6 +17,7 @@ from iiot_platform.engine.canonical import canonical_hash
 from iiot_platform.engine.decode import decode
 from iiot_platform.engine.partition import HourRows, compute
 from iiot_platform.engine.readings import Readings
+from tests.servers.effort import BROAD
 from tests.servers.streams import line_records
 
 SMALL = DetectorParameters(window=15, rate_window=8, relearn_after=6, refractory=4)
@@ -58,7 +59,7 @@ def _hash(name: str, rows: pa.Table) -> str:
     return canonical_hash(schema.TABLES[name], rows)
 
 
-@settings(max_examples=60, deadline=None)
+@BROAD
 @given(
     seed=st.integers(0, 10**6),
     cut_at=st.lists(st.integers(0, 400), max_size=10).map(sorted),
@@ -81,7 +82,7 @@ def test_pieces_equal_the_whole(seed: int, cut_at: list[int]) -> None:
     assert "late_rows" in tables
 
 
-@settings(max_examples=20, deadline=None)
+@BROAD
 @given(seed=st.integers(0, 10**6))
 def test_the_order_in_which_readings_stand_does_not_matter(seed: int) -> None:
     readings = readings_of(line_records(seed, 200, spread_ms=1_800_000))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from iiot_platform.config.plant import Plant
@@ -18,6 +18,7 @@ from iiot_platform.engine import ledger_schema as db
 from iiot_platform.engine.canonical import canonical_hash
 from iiot_platform.engine.engine import Engine
 from tests.servers.capture_log import write_segments
+from tests.servers.effort import WHOLE
 from tests.servers.streams import BASE_MS, HOUR_MS, line_records
 
 LINE = "line1"
@@ -127,12 +128,7 @@ def assigned_as(engine: Engine, other: Engine) -> None:
             connection.execute(sa.insert(table), rows)
 
 
-@settings(
-    max_examples=6,
-    deadline=None,
-    phases=(Phase.explicit, Phase.reuse, Phase.generate),  # shrinking would take minutes
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+@WHOLE
 @given(seed=st.integers(0, 10**6))
 def test_tables_follow_from_the_log_and_the_assigned_settings(
     tmp_path_factory: pytest.TempPathFactory, seed: int

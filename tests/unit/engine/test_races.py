@@ -35,8 +35,10 @@ def once(owner: object, name: str, action: Callable[[], object], *, after: bool)
     setattr(owner, name, wrapped)
 
 
-def expected(folder: Path) -> dict[tuple[str, int], str]:
-    engine = engine_at(folder, RECORDS)
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, int], str]:
+    """What one batch makes of the records, whatever the ledger is kept in."""
+    engine = engine_at(tmp_path_factory.mktemp("once"), RECORDS)
     drain(engine, [10_000])
     return contents(engine)
 
@@ -47,7 +49,7 @@ def expected(folder: Path) -> dict[tuple[str, int], str]:
 )
 def test_a_rerun_that_a_live_batch_overtakes_loses(
     home: Home,
-    tmp_path: Path,
+    expected: dict[tuple[str, int], str],
     place: str,
     after: bool,  # noqa: FBT001 - a parameter
 ) -> None:
@@ -59,7 +61,7 @@ def test_a_rerun_that_a_live_batch_overtakes_loses(
     with pytest.raises(CommitLostError):
         engine.rerun(LINE, HOUR, run_id="rerun")
     engine.rerun(LINE, HOUR, run_id="again")
-    assert contents(engine) == expected(tmp_path / "once")
+    assert contents(engine) == expected
 
 
 @pytest.mark.parametrize(
@@ -68,7 +70,7 @@ def test_a_rerun_that_a_live_batch_overtakes_loses(
 )
 def test_a_live_batch_beside_a_rerun_loses_or_rests_on_it(
     home: Home,
-    tmp_path: Path,
+    expected: dict[tuple[str, int], str],
     place: str,
     after: bool,  # noqa: FBT001 - a parameter
 ) -> None:
@@ -90,7 +92,7 @@ def test_a_live_batch_beside_a_rerun_loses_or_rests_on_it(
         except CommitLostError:
             lost += 1
     assert lost == (1 if place == "ledger.states" else 0)
-    assert contents(engine) == expected(tmp_path / "once")
+    assert contents(engine) == expected
 
 
 def test_an_hour_that_began_while_the_one_before_changed_is_computed_again(
@@ -111,11 +113,13 @@ def test_an_hour_that_began_while_the_one_before_changed_is_computed_again(
     assert contents(engine) == contents(fresh)
 
 
-def test_of_two_batches_over_the_same_offsets_one_wins(home: Home, tmp_path: Path) -> None:
+def test_of_two_batches_over_the_same_offsets_one_wins(
+    home: Home, expected: dict[tuple[str, int], str]
+) -> None:
     engine = engine_at(home.root, RECORDS)
     other = Engine(home, PLANT)
     once(engine.ledger, "commit", lambda: other.run_batch(LINE, run_id="other"), after=False)
     with pytest.raises(CommitLostError, match="watermark"):
         engine.run_batch(LINE, run_id="loser")
     assert [batch["run_id"] for batch in engine.ledger.batches(LINE, 5)] == ["other"]
-    assert contents(engine) == expected(tmp_path / "once")
+    assert contents(engine) == expected

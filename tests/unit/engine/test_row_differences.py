@@ -5,13 +5,14 @@ import math
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from iiot_platform.core import schema
 from iiot_platform.engine.activity import NO_SERIES
 from iiot_platform.engine.canonical import canonical_hash
 from iiot_platform.engine.row_differences import differing_series, hash_of_each, series_columns
+from tests.servers.effort import BROAD
 
 TIMES = (0, 10_000, 20_000, 30_000)
 FLOATS = (0.0, -0.0, 1.5, math.nan, float(np.array([0x7FF8000000000001], np.uint64).view("f8")[0]))
@@ -75,7 +76,7 @@ def by_hash(table: schema.Table, old: pa.Table, new: pa.Table) -> list[str]:
 
 
 @pytest.mark.parametrize("name", ["readings", "signals", "valve_anomalies", "activity"])
-@settings(max_examples=50)
+@BROAD
 @given(data=st.data())
 def test_as_the_hashes_say(name: str, data: st.DataObject) -> None:
     table = schema.TABLES[name]

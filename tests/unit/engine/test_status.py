@@ -29,7 +29,7 @@ def record(ts_ms: int, received_ms: int | None = None, payload: bytes | None = N
 
 
 def compute(home: Home) -> None:
-    engine = Engine(home, Plant(lines=(Line(name="line1"),)), sinks=True)
+    engine = Engine(home, Plant(lines=(Line(name="line1"),)), sinks=("influxdb",))
     while engine.run_batch("line1", run_id="run"):
         pass
     engine.close()
@@ -77,7 +77,7 @@ def test_what_was_computed_is_counted(home: Home) -> None:
     assert line.batches.count == 1
     assert line.batches.last_ms is not None
     assert line.batches.seconds_p50 == line.batches.seconds_p95
-    assert line.sink.pending > 0
+    assert line.sinks["influxdb"].pending > 0
 
 
 def test_hours_to_be_computed_again_are_named(home: Home) -> None:

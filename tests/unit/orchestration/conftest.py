@@ -7,23 +7,21 @@ import pytest
 from dagster import DagsterInstance
 
 from iiot_platform.config.plant import Plant
-from iiot_platform.config.settings import DATABASE_URL, Settings
+from iiot_platform.config.settings import Settings
 from iiot_platform.core.clock import MS_PER_HOUR, now_ms
 from iiot_platform.core.paths import Home
 from iiot_platform.orchestration.naming import line_names
-from tests.servers.postgres import PostgresServer
 from tests.servers.site import LINES, Site
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def storage_kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """What Dagster's storage is kept in; a database of its own for every test."""
-    for name in (DATABASE_URL, f"{DATABASE_URL}_FILE"):
-        monkeypatch.delenv(name, raising=False)
-    if request.param == "postgresql":
-        server: PostgresServer = request.getfixturevalue("postgres")
-        monkeypatch.setenv(DATABASE_URL, server.database().get_secret_value())
-    return str(request.param)
+@pytest.fixture(autouse=True, scope="session")
+def _no_migrations() -> Iterator[None]:
+    """Nobody migrates storage in memory, and to note its revision takes longer than most tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("event_log", "runs"):
+            module = f"dagster._core.storage.{name}.in_memory"
+            patch.setattr(f"{module}.stamp_alembic_rev", lambda *_: None)
+        yield
 
 
 @pytest.fixture

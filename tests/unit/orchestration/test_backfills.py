@@ -133,7 +133,7 @@ def test_the_database_on_demand_fails_where_it_is_behind(site: Site) -> None:
             assert deadline_s > wait_s
             return reports.pop(0)
 
-    site.delivery = lambda _: Given()
+    site.deliveries = {"influxdb": lambda _: Given()}
     key = AssetKey(["press_1", "influxdb"])
     job = site.definitions.resolve_implicit_job_def_def_for_assets([key])
     results = [

@@ -3,13 +3,15 @@ from pathlib import Path
 
 import pytest
 from dagster import AssetKey, AssetsDefinition, BackfillPolicy, DagsterInstance, Definitions
+from pydantic import SecretStr
 
 from iiot_platform.config.plant import Plant
-from iiot_platform.config.settings import InfluxSettings, Settings
+from iiot_platform.config.settings import InfluxSettings, PostgresSettings, Settings
 from iiot_platform.core import schema
+from iiot_platform.core.pages import dagster_name
 from iiot_platform.core.paths import Home
 from iiot_platform.orchestration.build import build_definitions
-from iiot_platform.orchestration.naming import ASSET_TABLES, dagster_name
+from iiot_platform.orchestration.naming import ASSET_TABLES
 
 LINES = ["line1", "Línea 2 (a.b)", "class"]
 
@@ -51,7 +53,23 @@ def test_the_database_is_an_asset_only_where_there_is_one(tmp_path: Path) -> Non
         Settings(home=Home(tmp_path)), Plant.model_validate({"lines": ["line1"]})
     )
     keys = plain.resolve_asset_graph().get_all_asset_keys()
-    assert AssetKey(["line1", "influxdb"]) not in keys
+    assert not {key.path[1] for key in keys} & {"influxdb", "postgresql"}
+
+
+def test_each_database_that_is_configured_is_an_asset_behind_the_tables(tmp_path: Path) -> None:
+    url = SecretStr("postgresql+psycopg2://me:pw@127.0.0.1:1/db")
+    settings = Settings(
+        home=Home(tmp_path),
+        influx=InfluxSettings(url="http://127.0.0.1:1"),
+        postgres=PostgresSettings(url=url),
+    )
+    built = build_definitions(settings, Plant.model_validate({"lines": ["line1"]}))
+    Definitions.validate_loadable(built)
+    sinks = {AssetKey(["line1", "influxdb"]), AssetKey(["line1", "postgresql"])}
+    assert built.resolve_asset_graph().get(AssetKey(["line1", "signals"])).child_keys == sinks
+    checks = built.resolve_asset_graph().asset_check_keys
+    assert {key.asset_key for key in checks if key.name == "delivery"} == sinks
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_tables_are_hours_that_one_run_can_fill(definitions: Definitions) -> None:

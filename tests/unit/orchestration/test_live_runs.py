@@ -234,13 +234,14 @@ class FakeDelivery:
 
 
 def test_the_database_is_told_of_when_it_has_everything(site: Site) -> None:
-    site.delivery = lambda _: FakeDelivery(
+    delivery = FakeDelivery(
         [
             DrainReport(points=5, entries=1, remaining=2),
             DrainReport(points=9, entries=2),
             DrainReport(),
         ]
     )
+    site.deliveries = {"influxdb": lambda _: delivery}
     results = [run(site) for _ in range(3)]
     assert [materialized(result) for result in results] == [[], [("influxdb", None)], []]
     assert [checks(result) for result in results] == [
@@ -251,7 +252,9 @@ def test_the_database_is_told_of_when_it_has_everything(site: Site) -> None:
 
 
 def test_a_database_that_is_away_fails_its_check_and_not_the_batch(site: Site) -> None:
-    site.delivery = lambda _: FakeDelivery([DrainReport(remaining=3, error="not reachable")])
+    site.deliveries = {
+        "influxdb": lambda _: FakeDelivery([DrainReport(remaining=3, error="not reachable")])
+    }
     site.write("press_1")
     result = run(site)
     assert result.success
@@ -260,8 +263,34 @@ def test_a_database_that_is_away_fails_its_check_and_not_the_batch(site: Site) -
     assert ("signals", partition_key(site.hour)) in materialized(result)
 
 
+def test_a_database_that_is_away_costs_the_others_nothing(site: Site) -> None:
+    away = FakeDelivery([DrainReport(remaining=3, error="not reachable")])
+    there = FakeDelivery([DrainReport(points=5, entries=1)])
+    site.deliveries = {"influxdb": lambda _: away, "postgresql": lambda _: there}
+    result = run(site)
+    assert result.success
+    assert materialized(result) == [("postgresql", None)]
+    assert checks(result) == [("delivery", None, False), ("delivery", None, True)]
+
+
+def test_databases_that_are_far_behind_share_the_time_of_a_run(site: Site) -> None:
+    first, second = (FakeDelivery([DrainReport()], far=True) for _ in range(2))
+    site.deliveries = {"influxdb": lambda _: first, "postgresql": lambda _: second}
+    run(site, "catch_up_press_1")
+    assert first.deadlines == second.deadlines == [300.0]
+
+
+def test_a_database_that_is_not_far_behind_is_fed_beside_one_that_is(site: Site) -> None:
+    far, near = FakeDelivery([DrainReport()], far=True), FakeDelivery([DrainReport()])
+    site.deliveries = {"influxdb": lambda _: far, "postgresql": lambda _: near}
+    jobs = [request.job_name for request in site.tick().run_requests or ()]
+    assert jobs == ["live_press_1", "catch_up_press_1"]
+    run(site, "catch_up_press_1")
+    assert (far.deadlines, near.deadlines) == ([600.0], [1.0])
+
+
 def test_the_sensor_feeds_a_database_that_is_behind_while_nothing_is_new(site: Site) -> None:
-    site.delivery = lambda _: FakeDelivery([DrainReport()])
+    site.deliveries = {"influxdb": lambda _: FakeDelivery([DrainReport()])}
     (request,) = site.tick().run_requests
     site.now_ms += 5_000
     (again,) = site.tick().run_requests
@@ -271,7 +300,7 @@ def test_the_sensor_feeds_a_database_that_is_behind_while_nothing_is_new(site: S
 
 def test_a_long_backlog_has_a_run_of_its_own_beside_the_live_ones(site: Site) -> None:
     delivery = FakeDelivery([DrainReport(points=9, entries=2)], far=True)
-    site.delivery = lambda _: delivery
+    site.deliveries = {"influxdb": lambda _: delivery}
     (idle,) = site.tick().run_requests or ()
     assert idle.job_name == "catch_up_press_1"
     site.write("press_1")

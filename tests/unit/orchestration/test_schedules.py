@@ -1,17 +1,15 @@
-from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 from dagster import (
     AssetCheckSeverity,
-    DagsterInstance,
     DagsterRunStatus,
     DefaultScheduleStatus,
     ExecuteInProcessResult,
     RunRequest,
+    ScheduleEvaluationContext,
     build_schedule_context,
 )
 from dagster._core.test_utils import create_run_for_test
@@ -30,20 +28,15 @@ AT = datetime(2026, 11, 22, 9, 5, tzinfo=UTC)
 
 
 @pytest.fixture(autouse=True)
-def instance_on_disk(site: Site, tmp_path: Path) -> Iterator[None]:
-    """A schedule's context wants an instance that others could open too."""
-    folder = tmp_path / "dagster"
-    folder.mkdir()
-    with DagsterInstance.local_temp(str(folder)) as instance:
-        site.instance = instance
-        yield
+def in_memory(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A context knows its instance by a reference alone, which one in memory does not have."""
+    instance = property(lambda _: site.instance)
+    monkeypatch.setattr(ScheduleEvaluationContext, "instance", instance)
 
 
 def evaluate(site: Site, schedule: str = "settle") -> tuple[list[RunRequest], str]:
     repository = site.definitions.get_repository_def()
-    context = build_schedule_context(
-        instance=site.instance, repository_def=repository, scheduled_execution_time=AT
-    )
+    context = build_schedule_context(repository_def=repository, scheduled_execution_time=AT)
     found = repository.get_schedule_def(schedule).evaluate_tick(context)
     return list(found.run_requests or ()), found.skip_message or ""
 

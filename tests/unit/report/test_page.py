@@ -4,6 +4,10 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from iiot_platform.alerts.evaluation import Alert
+from iiot_platform.alerts.lifecycle import AlertKey, Evidence
+from iiot_platform.core.clock import hour_of
+from iiot_platform.core.pages import partition_page
 from iiot_platform.report.content import (
     Chart,
     Curve,
@@ -103,7 +107,37 @@ def test_its_numbers_are_there() -> None:
 
 def test_runs_link_to_dagster_where_its_address_is_known() -> None:
     page = Elements(render(report("a/b"), dagster_url="http://127.0.0.1:3000"))
-    assert ("href", "http://127.0.0.1:3000/runs/a/b") in page.attributes
+    assert ("href", "http://127.0.0.1:3000/runs/a%2Fb") in page.attributes
+
+
+def test_what_fires_is_listed_the_newest_first_with_its_pages() -> None:
+    assert 'class="alerts"' not in render(report())
+    assert "No alert fires." in render(report(), firing=[])
+    run = "5f1c9c0e-3f7e-4c7e-9a66-0d0d8d1c4b11"
+    evidence = Evidence(START, run, "signal_anomalies")
+    some = [
+        Alert(
+            key=AlertKey("line1", "anomaly_ratio", f"press/<{i}>"),
+            state="firing",
+            since_ms=START,
+            fired_ms=START + i,
+            value=0.5,
+            peak=0.6,
+            threshold=0.2,
+            clear=0.1,
+            severity="warning",
+            evidence=evidence,
+        )
+        for i in range(10)
+    ]
+    text = render(report(), firing=some, dagster_url="http://d")
+    page = Elements(text)
+    assert "Alerts that fire: 10" in page.text
+    assert page.text.index("press/<9>: many anomalies") < page.text.index("press/<8>: many")
+    assert "press/<1>" not in page.text
+    assert "and 2 more" in page.text
+    hour = partition_page("http://d", "line1", "signal_anomalies", hour_of(START))
+    assert {("href", hour), ("href", f"http://d/runs/{run}")} <= set(page.attributes)
 
 
 def test_an_empty_plant_and_an_empty_line_are_said() -> None:

@@ -4,11 +4,12 @@ import json
 from collections import defaultdict
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from simulator.plant import Chunk, SimulatedPlant
 from simulator.scenario_file import load_scenario
+from tests.servers.effort import BROAD
 
 T0 = 1_790_000_000_000
 PLANT = SimulatedPlant(load_scenario(), anchor_ms=T0)
@@ -28,7 +29,7 @@ def test_thirteen_and_forty_seven_seconds_are_sixty() -> None:
     assert joined(parts) == whole
 
 
-@settings(max_examples=15, deadline=None)
+@BROAD
 @given(
     start=st.integers(0, 10**9),
     cuts=st.lists(st.integers(0, 30_000), max_size=4),

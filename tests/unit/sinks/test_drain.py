@@ -6,8 +6,8 @@ import pytest
 from iiot_platform.core import clock, schema
 from iiot_platform.core.errors import SinkError
 from iiot_platform.sinks.drain import DrainReport, drain
-from iiot_platform.sinks.influxdb import MAX_POINTS, Written
 from iiot_platform.sinks.refusals import RefusedError
+from iiot_platform.sinks.sink import Written
 from tests.reference.memory_outbox import MemoryOutbox
 from tests.reference.table_rows import make_rows
 
@@ -17,6 +17,8 @@ HOUR = clock.hour_of(NOW_MS)
 
 class MemorySink:
     """Notes what it is asked to do; a poisoned value is refused, like a server would."""
+
+    request_rows = 100
 
     def __init__(self, journal: list[str], before: Callable[[], None] = lambda: None) -> None:
         self.journal = journal
@@ -92,11 +94,11 @@ def test_a_backlog_of_small_batches_fills_requests_table_by_table() -> None:
 
 def test_upserts_are_joined_up_to_one_request() -> None:
     outbox = MemoryOutbox()
-    for count in (MAX_POINTS - 2, 2, 1):
+    for count in (MemorySink.request_rows - 2, 2, 1):
         outbox.add("signals", HOUR, "upsert", rows(count))
     run(outbox, MemorySink(outbox.journal))
     assert outbox.journal == [
-        f"write signals {MAX_POINTS}",
+        f"write signals {MemorySink.request_rows}",
         "done 0 1",
         "write signals 1",
         "done 2",

@@ -12,13 +12,14 @@ from iiot_platform.core import schema
 from iiot_platform.sinks.line_protocol import render
 from iiot_platform.sinks.refusals import RefusedError
 from tests.reference.line_protocol_rows import expected, read_points
+from tests.servers.effort import BROAD
 
 AWKWARD = [
     *("plain", "", "\\", "a\\", "a\\\\", ",", "=", " ", "\n", "\r\n", '"', "🏭", "a\\,b", "%5C"),
     *("tab\there", "\\ "),
 ]
 TEXTS = st.one_of(st.sampled_from(AWKWARD), st.text(st.characters(codec="utf-8"), max_size=8))
-NO_EXPLANATION = settings(phases=[Phase.explicit, Phase.reuse, Phase.generate])
+QUICKLY_TOLD = (Phase.explicit, Phase.reuse, Phase.generate)
 """A failing table is shown as found: to shrink one takes minutes."""
 VALUES: dict[pa.DataType, st.SearchStrategy[Any]] = {
     schema.FLOAT: st.none() | st.floats(),
@@ -106,20 +107,20 @@ def states_with_gaps() -> pa.Table:
     return pa.table({c.name: pa.array(v, c.type) for c, v in zip(columns, data, strict=True)})
 
 
-@NO_EXPLANATION
+@settings(BROAD, phases=QUICKLY_TOLD)
 @given(rows=tables(schema.VALVE_ANOMALIES))
 def test_rows_equal_the_naive_twin(rows: pa.Table) -> None:
     check(schema.VALVE_ANOMALIES, rows)
 
 
-@NO_EXPLANATION
+@settings(BROAD, phases=QUICKLY_TOLD)
 @given(rows=tables(schema.SIGNALS, max_rows=40))
 def test_short_rows_equal_the_naive_twin(rows: pa.Table) -> None:
     check(schema.SIGNALS, rows)
 
 
 @pytest.mark.parametrize("table", MEASURED, ids=lambda t: t.name)
-@settings(NO_EXPLANATION, max_examples=20)
+@settings(BROAD, phases=QUICKLY_TOLD)
 @given(data=st.data())
 def test_every_measured_table_is_rendered(table: schema.Table, data: st.DataObject) -> None:
     check(table, data.draw(tables(table, max_rows=3)))

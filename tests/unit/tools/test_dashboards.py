@@ -1,9 +1,12 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from grafana_foundation_sdk.cog import plugins
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
 
 from iiot_platform.core import schema
 from tests.reference.grafana_queries import data_panels, panel_queries, variable_queries
@@ -11,6 +14,7 @@ from tools.dashboards.__main__ import FOLDER, outdated, rendered
 from tools.dashboards.influxql import DATASOURCE_UID, Source
 
 PROVISIONING = FOLDER.parent / "provisioning"
+COVERAGE = "Coverage of machine cycles"
 BOARDS = sorted(rendered().keys() - {"platform.json"})
 """Those of the tables; the platform's own metrics stand in Prometheus."""
 
@@ -50,6 +54,27 @@ def test_queries_run_on_every_version_of_influxdb(name: str) -> None:
         assert {source.strip('"') for source in sources.split(", ")} <= measurements, query.where
 
 
+def read_and_written(board: dict[str, Any]) -> Any:
+    """What Grafana's own types of schema 42 keep of a dashboard."""
+    # behind tools.dashboards, which takes the warning that the SDK gives at its import
+    from grafana_foundation_sdk.models.dashboard import Dashboard  # noqa: PLC0415 - as said
+
+    plugins.register_default_plugins()
+    return json.loads(json.dumps(Dashboard.from_json(board), cls=JSONEncoder))
+
+
+@pytest.mark.parametrize("name", sorted(rendered()))
+def test_the_types_of_grafana_know_every_field_of_a_dashboard(name: str) -> None:
+    board = json.loads(rendered()[name])
+    assert read_and_written(board) == board
+    panel = next(data_panels(board))
+    for place in (board, panel, panel["gridPos"], panel["fieldConfig"], panel["options"]):
+        place["titel"] = "misspelt"
+        assert read_and_written(board) != board
+        del place["titel"]
+    assert read_and_written(board) == board
+
+
 @pytest.mark.parametrize("name", BOARDS)
 def test_dashboards_use_the_provisioned_data_source(name: str) -> None:
     file = PROVISIONING / "datasources" / "influxdb.yaml"
@@ -69,6 +94,9 @@ def test_points_link_to_their_runs_and_pages_to_dagster(name: str) -> None:
     assert "${dagster_url:raw}/runs/${__value.raw}" in text
     assert "${dagster_url:raw}/assets/" in text
     for panel in data_panels(board):
+        if panel["type"] == "timeseries" or "/runs/${" in json.dumps(panel):
+            of_several = panel["title"] in {"By reason", "Gaps", "Late rows", COVERAGE}
+            assert ("&partition=${" in json.dumps(panel)) is not of_several, panel["title"]
         if "${__data.fields.run}" in json.dumps(panel):
             framed = [t for t in panel["targets"] if t["resultFormat"] == "table"]
             assert 'last("run_id") AS "run"' in framed[0]["query"], panel["title"]
@@ -79,6 +107,7 @@ def test_what_a_panel_overrides_is_what_its_queries_show(name: str) -> None:
     board = json.loads(rendered()[name])
     for panel in data_panels(board):
         shown = set(re.findall(r'AS "([^"]+)"', " ".join(t["query"] for t in panel["targets"])))
+        shown |= {step["options"].get("alias") for step in panel.get("transformations", ())}
         shown |= {"Time"} | set(re.findall(r'"(\w+_name)"', str(panel["targets"])))
         for override in panel["fieldConfig"]["overrides"]:
             assert override["matcher"]["options"] in shown, panel["title"]

@@ -16,5 +16,5 @@ def test_every_metric_stands_in_it_once_with_type_and_labels() -> None:
 
 def test_no_label_grows_with_what_is_published() -> None:
     labels = {label for metric in (*buffer.METRICS, *platform.METRICS) for label in metric.labels}
-    bounded = {"source", "line", "operation", "kind", "table", "reason", "status", "daemon"}
-    assert labels == bounded
+    bounded = {"source", "line", "sink", "operation", "kind", "table", "reason", "status"}
+    assert labels == bounded | {"daemon"}

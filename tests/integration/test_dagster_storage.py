@@ -1,11 +1,13 @@
 """Dagster's storage on SQLite and PostgreSQL, under many processes at once."""
 
 import multiprocessing
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 import yaml
 from dagster import (
     AssetCheckEvaluation,
@@ -19,6 +21,10 @@ from dagster import (
     job,
     op,
 )
+from dagster._core.storage.event_log import SqlEventLogStorage
+from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
+
+from iiot_platform.orchestration.event_text import unpacked
 
 KEYS = [AssetKey(f"table_{number}") for number in range(3)]
 PROCESSES = 3
@@ -56,7 +62,8 @@ def instance(folder: Path) -> Iterator[DagsterInstance]:
         yield instance
 
 
-def execute(folder: str, runs: int) -> None:
+def execute(folder: str, runs: int, environ: dict[str, str]) -> None:
+    os.environ.update(environ)  # what the server of the forks knows is older
     with DagsterInstance.from_config(folder) as instance:
         for _ in range(runs):
             assert computing.execute_in_process(instance=instance).success
@@ -121,9 +128,12 @@ def test_new_events_are_told_to_who_watches(instance: DagsterInstance) -> None:
 
 
 def test_many_processes_open_and_write_it_at_once(folder: Path) -> None:
-    context = multiprocessing.get_context("spawn")
+    # each begins with nothing open, and all share one import of Dagster
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
     processes = [
-        context.Process(target=execute, args=(str(folder), RUNS)) for _ in range(PROCESSES)
+        context.Process(target=execute, args=(str(folder), RUNS, dict(os.environ)))
+        for _ in range(PROCESSES)
     ]
     for process in processes:
         process.start()
@@ -132,3 +142,28 @@ def test_many_processes_open_and_write_it_at_once(folder: Path) -> None:
     assert [process.exitcode for process in processes] == [0] * PROCESSES
     with DagsterInstance.from_config(str(folder)) as instance:
         assert instance.get_runs_count() == PROCESSES * RUNS
+
+
+@pytest.mark.usefixtures("storage_kind")
+def test_an_event_takes_a_fraction_and_reads_as_it_was(tmp_path: Path) -> None:
+    storage = {
+        "module": "iiot_platform.orchestration.storage",
+        "class": "InstanceStorage",
+        "config": {"base_dir": str(tmp_path)},
+    }
+    config = {"storage": {"custom": storage}, "telemetry": {"enabled": False}}
+    (tmp_path / "dagster.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    metadata = {f"figure_{number}": number for number in range(20)}
+    with DagsterInstance.from_config(str(tmp_path)) as instance:
+        instance.report_runless_asset_event(AssetMaterialization(KEYS[0], metadata=metadata))
+        read = instance.get_latest_materialization_event(KEYS[0])
+        assert read is not None
+        assert read.asset_materialization is not None
+        assert read.asset_materialization.metadata["figure_7"].value == 7
+        events = instance.event_log_storage
+        assert isinstance(events, SqlEventLogStorage)
+        column = sa.type_coerce(SqlEventLogStorageTable.c.event, sa.Text)
+        with events.index_connection() as connection:
+            (stored,) = connection.execute(sa.select(column)).scalars()
+    assert stored.startswith("z1:")
+    assert len(stored) < len(unpacked(stored)) / 4

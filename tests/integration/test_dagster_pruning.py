@@ -307,10 +307,11 @@ def test_the_storage_that_dagster_has_by_default_is_pruned_too(tmp_path: Path) -
         assert not left & set(live)
 
 
-def test_storage_stops_growing(instance: DagsterInstance, plant: Plant, storage_kind: str) -> None:
+@pytest.mark.parametrize(
+    "storage_kind", ["sqlite"], indirect=True
+)  # of the other tests/benchmarks/bench_growth.py shows it
+def test_storage_stops_growing(instance: DagsterInstance, plant: Plant) -> None:
     """Many hours of some batches each; live runs are kept for four hours, others for eight."""
-    if storage_kind == "postgresql":
-        pytest.skip("tests/benchmarks/bench_growth.py shows it")
     settings = BatchSettings(keep_live_runs_s=4 * 3_600, keep_runs_s=8 * 3_600)
     used: list[int] = []
     taken: list[int] = []
@@ -332,11 +333,10 @@ def test_storage_stops_growing(instance: DagsterInstance, plant: Plant, storage_
     assert {run.status for run in instance.get_runs()} == set(statuses)
 
 
-def test_what_is_free_is_given_back(
-    instance: DagsterInstance, plant: Plant, storage_kind: str
-) -> None:
-    if storage_kind == "postgresql":
-        pytest.skip("PostgreSQL fills its own pages again")
+@pytest.mark.parametrize(
+    "storage_kind", ["sqlite"], indirect=True
+)  # PostgreSQL fills its own pages again
+def test_what_is_free_is_given_back(instance: DagsterInstance, plant: Plant) -> None:
     for number in range(100):
         plant.run(LIVE, START + number * HOUR / 100, [START])
     full = spaces.space(instance)

@@ -1,14 +1,14 @@
-"""What stands in InfluxDB beside what stands in the tables, row by row."""
+"""What stands in a database beside what stands in the tables, row by row."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from typing import Any
 
 from iiot_platform.core import schema
 from iiot_platform.engine.engine import Engine
-from tests.servers.influx import Influx
+from tests.servers.databases import Database
 
 Rows = dict[tuple[object, ...], dict[str, object]]
-"""By time and tags, what InfluxDB can store of each row."""
+"""By time and tags, what a database can store of each row."""
 
 
 def in_tables(engine: Engine, line: str, table: schema.Table) -> Rows:
@@ -22,16 +22,13 @@ def in_tables(engine: Engine, line: str, table: schema.Table) -> Rows:
     return keyed(table, (row | {"ts": ts} for row, ts in zip(rows.to_pylist(), times, strict=True)))
 
 
-def in_influx(server: Influx, line: str, table: schema.Table) -> Rows:
-    """Rows that a dashboard would show: those that are not marked as deleted."""
-    query = (
-        f'SELECT * FROM "{table.measurement}" WHERE "line_name" = \'{line}\''
-        f" AND \"{table.mark}\" != '{schema.DELETED}'"
-    )
-    return keyed(table, (row | {"ts": row.pop("time")} for row in server.query(query)))
+def in_database(database: Database, line: str, table: schema.Table) -> Rows:
+    shown = (row for row in database.shown(table) if row[schema.LINE.name] == line)
+    names = table.names("time", "tag", "field", "provenance")
+    return keyed(table, ({name: row.get(name) for name in names} for row in shown))
 
 
-def keyed(table: schema.Table, rows: Iterator[dict[str, Any]]) -> Rows:
+def keyed(table: schema.Table, rows: Iterable[dict[str, Any]]) -> Rows:
     found: Rows = {}
     for row in rows:
         key = tuple(row[name] or "" for name in table.key)
@@ -40,12 +37,12 @@ def keyed(table: schema.Table, rows: Iterator[dict[str, Any]]) -> Rows:
     return found
 
 
-def compared(server: Influx, engine: Engine, line: str) -> dict[str, Rows]:
+def compared(database: Database, engine: Engine, line: str) -> dict[str, Rows]:
     """The tables, after a comparison of every measured one with the database."""
     found = {}
     for table in schema.measured():
         stands = in_tables(engine, line, table)
-        told = in_influx(server, line, table)
+        told = in_database(database, line, table)
         assert told.keys() == stands.keys(), table.name
         assert [key for key, row in stands.items() if told[key] != row] == [], table.name
         found[table.name] = stands

@@ -1,37 +1,43 @@
-"""The database behind the tables: away for long, killed, filled anew, unable to delete."""
+"""Databases behind the tables: away for long, killed, filled anew, configured late or no more."""
 
 import contextlib
 import json
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from iiot_platform.cli.app import main
 from iiot_platform.config.plant_file import load_plant
+from iiot_platform.config.settings import INFLUXDB, POSTGRESQL
 from iiot_platform.core import clock, schema
 from iiot_platform.core.capture_log import Record
 from iiot_platform.core.clock import hour_of, hour_start_ms
 from iiot_platform.core.paths import Home
 from iiot_platform.engine.engine import Engine
 from iiot_platform.engine.outbox import LedgerOutbox
-from iiot_platform.orchestration.delivery import InfluxDelivery, influx_delivery
-from iiot_platform.sinks import influxdb
-from iiot_platform.sinks.drain import DrainReport, drain
+from iiot_platform.orchestration.delivery import SinkDelivery, delivery_to
+from iiot_platform.sinks.drain import DrainReport
 from iiot_platform.sinks.influxdb import InfluxSink
-from tests.reference.influx_rows import compared
-from tests.reference.memory_outbox import MemoryOutbox
+from iiot_platform.sinks.opening import open_sink
+from iiot_platform.sinks.postgresql import PostgresSink
+from iiot_platform.sinks.sink import Sink
+from tests.reference.sink_rows import compared
 from tests.reference.table_rows import make_rows
-from tests.servers import influx
+from tests.servers import databases
 from tests.servers.capture_log import write_segments
-from tests.servers.influx import Faults, Influx, InfluxProcess
+from tests.servers.databases import Database, InfluxDatabase, PostgresDatabase
+from tests.servers.postgres import PostgresServer, running_postgres
 from tests.servers.streams import BASE_MS, HOUR_MS, line_records
 
 LINE = "line1"
 HOUR = hour_of(BASE_MS)
 DRAIN_S = 60.0
+VERSION_3 = "influxdb that can not delete"
 MEASURED = tuple(schema.measured())
 
 
@@ -40,9 +46,10 @@ class Site:
     """A line on disk and a database of the tests' own behind it."""
 
     folder: Path
-    server: Influx
-    faults: Faults
-    process: InfluxProcess
+    database: Database
+    name: str
+    environ_without: bool = False
+    """True while the database is not configured."""
 
     @property
     def home(self) -> Home:
@@ -53,8 +60,7 @@ class Site:
         return {
             "IIOT_HOME": str(self.home.root),
             "IIOT_PLANT": str(self.folder / "plant.yaml"),
-            "INFLUX_URL": self.server.url,
-            "INFLUX_TOKEN": self.server.token,
+            **({} if self.environ_without else self.database.environ),
         }
 
     def plant(self, max_lateness_s: int = 86_400) -> None:
@@ -67,7 +73,7 @@ class Site:
     @contextlib.contextmanager
     def engine(self) -> Iterator[Engine]:
         plant = load_plant(self.folder / "plant.yaml", self.environ)
-        with contextlib.closing(Engine(self.home, plant, sinks=True)) as engine:
+        with contextlib.closing(Engine(self.home, plant, sinks=(self.name,))) as engine:
             yield engine
 
     def call(self, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, Any]:
@@ -77,10 +83,11 @@ class Site:
         said = capsys.readouterr()
         return int(ended.value.code or 0), json.loads(said.out) if said.out else said.err
 
-    def delivery(self, engine: Engine) -> InfluxDelivery:
-        found = influx_delivery(self.server.settings)(engine)
-        assert isinstance(found, InfluxDelivery)
-        return found
+    def delivery(self, engine: Engine) -> SinkDelivery:
+        return delivery_to(self.name, self.database.settings)(engine)
+
+    def outbox(self, engine: Engine) -> LedgerOutbox:
+        return LedgerOutbox(engine.ledger, engine.store, self.name)
 
     def deliver(self, engine: Engine) -> DrainReport:
         report = self.delivery(engine).drain(LINE, DRAIN_S)
@@ -88,14 +95,24 @@ class Site:
         return report
 
 
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    influx.require()
-    (tmp_path / "influx").mkdir()
-    with influx.server(tmp_path / "influx") as server:
-        if server.faults is None or server.process is None:
-            pytest.skip("only a server that the tests own can be killed and changed")
-        found = Site(tmp_path, server, server.faults, server.process)
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[PostgresServer]:
+    with running_postgres() as server:
+        yield server
+
+
+@pytest.fixture(params=databases.NAMES)
+def site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
+    if request.param == POSTGRESQL:  # a cluster takes seconds to make
+        found = Site(tmp_path, PostgresDatabase(request.getfixturevalue("cluster")), request.param)
+        found.plant()
+        yield found
+        return
+    with databases.running(INFLUXDB, tmp_path / "database") as database:
+        assert isinstance(database, InfluxDatabase)
+        assert database.server.faults is not None
+        database.server.faults.is_version_3 = request.param == VERSION_3
+        found = Site(tmp_path, database, INFLUXDB)
         found.plant()
         yield found
 
@@ -112,11 +129,26 @@ def late_in_one_hour(messages: int) -> list[Record]:
     return sorted(records, key=lambda record: record.received_ts)
 
 
-def test_a_server_that_was_away_for_long_gets_everything_in_full_requests(site: Site) -> None:
+def count_writes(patch: pytest.MonkeyPatch) -> Counter[str]:
+    """What sinks are asked to write from now on, by table."""
+    asked: Counter[str] = Counter()
+    for sink in (InfluxSink, PostgresSink):
+
+        def counted(self: Sink, table: schema.Table, rows: pa.Table, real: Any = sink.write) -> Any:
+            asked[table.name] += 1
+            return real(self, table, rows)
+
+        patch.setattr(sink, "write", counted)
+    return asked
+
+
+def test_a_server_that_was_away_for_long_gets_everything_in_full_requests(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_segments(site.home, LINE, line_records(1, 300), rows=10)
-    site.process.kill()
+    site.database.kill()
     with site.engine() as engine:
-        delivery, outbox = site.delivery(engine), LedgerOutbox(engine.ledger, engine.store)
+        delivery, outbox = site.delivery(engine), site.outbox(engine)
         engine.run_batch(LINE, run_id="live", row_cap=10)
         assert delivery.drain(LINE, 0.0).error is not None
         while engine.run_batch(LINE, run_id="live", row_cap=10):
@@ -125,14 +157,15 @@ def test_a_server_that_was_away_for_long_gets_everything_in_full_requests(site: 
         assert waiting > 100
         outbox.failed(LINE, "not reachable", clock.now_ms() + 60_000)
         assert not delivery.behind(LINE), "its back-off is not over"
-        site.process.start()
+        site.database.start()
         outbox.failed(LINE, "the time is over", clock.now_ms() - 1)
         assert delivery.behind(LINE)
-        site.faults.seen.clear()
-        report = site.deliver(engine)
+        with monkeypatch.context() as patched:
+            asked = count_writes(patched)
+            report = site.deliver(engine)
         assert report.entries == waiting
-        assert len(site.faults.seen) < waiting / 5
-        compared(site.server, engine, LINE)
+        assert asked.total() < waiting / 5
+        compared(site.database, engine, LINE)
 
 
 def test_a_server_killed_between_delete_and_write_gets_the_hour_again(
@@ -143,100 +176,48 @@ def test_a_server_killed_between_delete_and_write_gets_the_hour_again(
         while engine.run_batch(LINE, run_id="live", row_cap=1_000):
             pass
         site.deliver(engine)
-        outbox = LedgerOutbox(engine.ledger, engine.store)
+        outbox = site.outbox(engine)
         outbox.rebuild(LINE, [HOUR], ["signals"])
-        delete = InfluxSink.delete_range
-
-        def last_act(*arguments: Any) -> None:
-            delete(*arguments)
-            site.process.kill()
-
         with monkeypatch.context() as patched:
-            patched.setattr(InfluxSink, "delete_range", last_act)
+            site.database.die_in_rewrite(patched)
             report = site.delivery(engine).drain(LINE, DRAIN_S)
-        assert "does not answer" in str(report.error)
+        assert report.error is not None
         assert report.remaining == 1
-        site.process.start()
-        with pytest.raises(AssertionError):
-            compared(site.server, engine, LINE)
+        site.database.start()
+        if site.database.is_atomic:
+            compared(site.database, engine, LINE)
+        else:
+            with pytest.raises(AssertionError):
+                compared(site.database, engine, LINE)
         outbox.failed(LINE, "the time is over", clock.now_ms() - 1)
         site.deliver(engine)
-        compared(site.server, engine, LINE)
+        compared(site.database, engine, LINE)
 
 
-@pytest.mark.parametrize("version_3", [False, True], ids=["deletes", "marks"])
+@pytest.mark.parametrize("site", [*databases.NAMES, VERSION_3], indirect=True)
 def test_rows_of_every_table_vanish_with_their_readings(
-    site: Site, capsys: pytest.CaptureFixture[str], *, version_3: bool
+    site: Site, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    site.faults.is_version_3 = version_3
     write_segments(site.home, LINE, late_in_one_hour(900), rows=200)
     for command in (("batch",), ("rerun", "--all", "--from", "2020-01-01")):
         assert site.call(capsys, *command)[0] == 0
     with site.engine() as engine:
         site.deliver(engine)
-        before = compared(site.server, engine, LINE)
+        before = compared(site.database, engine, LINE)
     site.plant(max_lateness_s=3_600)  # what was two hours late is no longer taken
     assert site.call(capsys, "rerun", "--all", "--outdated")[0] == 0
     with site.engine() as engine:
         site.deliver(engine)
-        after = compared(site.server, engine, LINE)
+        after = compared(site.database, engine, LINE)
         found = {name for name, rows in before.items() if rows.keys() - after[name].keys()}
         assert found >= {table.name for table in MEASURED if table.kind is not None}
         site.plant()  # and are taken again: what was marked stands again
     assert site.call(capsys, "rerun", "--all", "--outdated")[0] == 0
     with site.engine() as engine:
         site.deliver(engine)
-        assert {k: v.keys() for k, v in compared(site.server, engine, LINE).items()} == {
+        assert {k: v.keys() for k, v in compared(site.database, engine, LINE).items()} == {
             k: v.keys() for k, v in before.items()
         }
-
-
-@pytest.mark.parametrize("table", MEASURED, ids=lambda table: table.name)
-@pytest.mark.parametrize("version_3", [False, True], ids=["deletes", "marks"])
-def test_a_rewrite_leaves_the_rows_of_its_hour_alone_and_touches_no_other(
-    shared: Influx, table: schema.Table, *, version_3: bool
-) -> None:
-    assert shared.faults is not None
-    shared.faults.is_version_3 = version_3
-    line = f"it's a\\line, {table.name} {version_3}"
-    start_ms = hour_start_ms(HOUR)
-    rows = make_rows(table, 12, line=line, start_ms=start_ms - 1_000)
-    more = make_rows(table, 1, line=f"{line} 2", start_ms=start_ms + 1_000)
-    outbox = MemoryOutbox()
-    outbox.add(table.name, HOUR, "upsert", rows)
-    outbox.add(table.name, HOUR, "upsert", more)
-    outbox.add(table.name, HOUR, "rewrite", rows.slice(4, 5))
-    with InfluxSink(shared.settings) as sink:
-        assert sink.can_delete is not version_3
-        report = drain(outbox, sink, line, deadline_s=DRAIN_S)
-    assert (report.points, report.rejected, report.error) == (18, 0, None)
-    shown = shared.query(
-        f'SELECT "run_id", "line_name" FROM "{table.measurement}"'
-        f" WHERE \"{table.mark}\" != '{schema.DELETED}'"
-    )
-    own = [(row["time"] - start_ms) // 1_000 for row in shown if row["line_name"] == line]
-    assert sorted(own) == [-1, 3, 4, 5, 6, 7]
-    assert [row["time"] for row in shown if row["line_name"] == f"{line} 2"] == [start_ms + 1_000]
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Influx]:
-    influx.require()
-    with influx.server(tmp_path_factory.mktemp("influx")) as running:
-        if running.faults is None:
-            pytest.skip("only a server of the tests' own can say that it is of another version")
-        yield running
-
-
-def test_compressed_points_arrive(shared: Influx, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert shared.faults is not None
-    shared.faults.clear()
-    monkeypatch.setattr(influxdb, "is_loopback", lambda _: False)
-    rows = make_rows(schema.SIGNALS, 50, line="compressed")
-    with InfluxSink(shared.settings) as sink:
-        sink.write(schema.SIGNALS, rows)
-    found = shared.query('SELECT "value" FROM "GenericSensor" WHERE "line_name" = \'compressed\'')
-    assert [row["value"] for row in found] == rows.column("value").to_pylist()
 
 
 def test_a_database_is_filled_anew_from_the_tables(
@@ -246,26 +227,28 @@ def test_a_database_is_filled_anew_from_the_tables(
     assert site.call(capsys, "batch")[0] == 0
     code, standing = site.call(capsys, "sink", "status")
     assert code == 0
+    (standing,) = standing["sinks"]
     assert standing["server"]["can_delete"]
     assert standing["lines"][0]["pending"] > 0
     with site.engine() as engine:
         site.deliver(engine)
-    with InfluxSink(site.server.settings) as sink:  # rows go, and others come
-        sink.delete_range(schema.SIGNALS, LINE, BASE_MS, BASE_MS + HOUR_MS)
+    site.database.spoil(schema.SIGNALS, LINE, BASE_MS, BASE_MS + HOUR_MS)
+    with open_sink(site.database.settings) as sink:  # others come
         sink.write(schema.STATES, make_rows(schema.STATES, 5, line=LINE, start_ms=BASE_MS + 7))
 
     span = ("--from", f"{clock.from_ms(BASE_MS):%Y-%m-%dT%H:%MZ}")
     code, done = site.call(capsys, "sink", "rebuild", "--table", "signals", *span)
     assert (code, done["lines"][0]["rejected"]) == (0, [])
     with site.engine() as engine, pytest.raises(AssertionError, match="states"):
-        compared(site.server, engine, LINE)
+        compared(site.database, engine, LINE)
     code, done = site.call(capsys, "sink", "rebuild")
     (line,) = done["lines"]
     assert (code, line["hours"]) == (0, 2)
     with site.engine() as engine:
-        tables = compared(site.server, engine, LINE)
+        tables = compared(site.database, engine, LINE)
         assert line["points"] == sum(map(len, tables.values()))
-    assert site.call(capsys, "sink", "status")[1]["lines"][0]["pending"] == 0
+    (standing,) = site.call(capsys, "sink", "status")[1]["sinks"]
+    assert standing["lines"][0]["pending"] == standing["lines"][0]["missing_hours"] == 0
 
 
 def test_what_is_refused_is_told_and_can_be_tried_again(
@@ -273,28 +256,24 @@ def test_what_is_refused_is_told_and_can_be_tried_again(
 ) -> None:
     write_segments(site.home, LINE, line_records(1, 300), rows=100)
     assert site.call(capsys, "batch")[0] == 0
-    server, states = site.server, schema.STATES.measurement
-    with InfluxSink(server.settings) as sink:
-        columns = tuple(
-            replace(c, type=schema.FLOAT) if c.name == "value" else c for c in schema.STATES.columns
-        )
-        poison = replace(schema.STATES, columns=columns)
-        sink.write(poison, make_rows(poison, 1, line="other", start_ms=BASE_MS))
+    with open_sink(site.database.settings) as sink:
+        sink.write(schema.STATES, make_rows(schema.STATES, 1, line="other", start_ms=BASE_MS))
+    site.database.poison(schema.STATES, "value", BASE_MS)
     with site.engine() as engine:
         report = site.delivery(engine).drain(LINE, DRAIN_S)
         assert report.rejected > 0
     code, found = site.call(capsys, "sink", "rejected")
     assert code == 0
     assert {one["table"] for one in found} == {"states"}
-    assert all("type conflict" in one["reason"] and "row 0" in one["reason"] for one in found)
+    assert all("value" in one["reason"] and "states" in one["reason"] for one in found)
     code, done = site.call(capsys, "sink", "rebuild", "--table", "states")
     assert code == 1
     assert done["lines"][0]["rejected"]
-    server.query(f'DROP MEASUREMENT "{states}"')
+    site.database.drop(schema.STATES)
     assert site.call(capsys, "sink", "rebuild", "--table", "states")[0] == 0
     assert site.call(capsys, "sink", "rejected") == (0, [])
     with site.engine() as engine:
-        compared(server, engine, LINE)
+        compared(site.database, engine, LINE)
 
 
 def test_a_rebuild_without_a_server_says_what_is_left(
@@ -302,17 +281,51 @@ def test_a_rebuild_without_a_server_says_what_is_left(
 ) -> None:
     write_segments(site.home, LINE, line_records(1, 50), rows=100)
     assert site.call(capsys, "batch")[0] == 0
-    site.process.kill()
+    site.database.kill()
     code, said = site.call(capsys, "sink", "rebuild")
     assert code == 1
     assert "0 of" in said
     assert "does not answer" in said
     code, standing = site.call(capsys, "sink", "status")
     assert code == 0
-    assert "does not answer" in standing["server"]["error"]
+    assert "does not answer" in standing["sinks"][0]["server"]["error"]
+    site.database.start()
     code, said = site.call(capsys, "sink", "rebuild", "--table", "readings")
     assert code == 2
     assert "those that do: signals" in said
+
+
+def test_a_database_that_is_configured_later_gets_all_and_one_that_is_no_more_is_shown(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_segments(site.home, LINE, line_records(1, 300), rows=100)
+    site.environ_without = True
+    assert site.call(capsys, "batch")[0] == 0
+    assert site.call(capsys, "sink", "status")[0] == 2, "there is none"
+    site.environ_without = False
+    (standing,) = site.call(capsys, "sink", "status")[1]["sinks"]
+    (line,) = standing["lines"]
+    assert (line["pending"], line["missing_hours"]) == (0, 2)
+    with site.engine() as engine:
+        assert site.delivery(engine).due(LINE)
+        site.deliver(engine)
+        assert not site.delivery(engine).due(LINE)
+        compared(site.database, engine, LINE)
+        site.outbox(engine).rebuild(LINE, [HOUR], ["states", "signals"])
+
+    code, said = site.call(capsys, "sink", "drop", "--sink", site.name)
+    assert code == 2
+    assert "is configured" in said
+    assert site.call(capsys, "sink", "rebuild", "--sink", "oracle")[0] == 2
+    site.environ_without = True
+    code, shown = site.call(capsys, "sink", "status")
+    assert (code, shown["sinks"]) == (0, [])
+    assert shown["not_configured"] == [{"sink": site.name, "pending": 2, "rejected": 0}]
+    code, said = site.call(capsys, "sink", "rebuild", "--sink", site.name)
+    assert code == 2
+    assert "iiot sink drop" in said
+    assert site.call(capsys, "sink", "drop", "--sink", site.name) == (0, {"dropped": 2})
+    assert site.call(capsys, "sink", "status")[0] == 2
 
 
 def test_what_happened_to_hours_is_told_beside_the_rows(
@@ -320,10 +333,9 @@ def test_what_happened_to_hours_is_told_beside_the_rows(
 ) -> None:
     write_segments(site.home, LINE, line_records(1, 150, spread_ms=3 * HOUR_MS), rows=100)
     assert site.call(capsys, "batch")[0] == 0
-    query = f'SELECT * FROM "{schema.EVENTS.measurement}" WHERE "run_id" != \'{schema.DELETED}\''
     with site.engine() as engine:
         site.deliver(engine)
-    assert site.server.query(query) == []
+    assert site.database.shown(schema.EVENTS) == []
 
     site.plant(max_lateness_s=3_600)
     last = f"{clock.from_ms(hour_start_ms(HOUR + 2)):%Y-%m-%dT%H:%MZ}"
@@ -334,10 +346,10 @@ def test_what_happened_to_hours_is_told_beside_the_rows(
         site.deliver(engine)
         site.deliver(engine)  # nothing is told twice
         versions = [engine.ledger.assignment(LINE, HOUR + i) for i in (1, 2)]
-    told = {row["kind"]: row for row in site.server.query(query)}
+    told = {row["kind"]: row for row in site.database.shown(schema.EVENTS)}
     assert set(told) == {schema.SETTINGS_CHANGED, "backfill"}
     changed, again = told[schema.SETTINGS_CHANGED], told["backfill"]
-    assert changed["time"] == again["time"] == hour_start_ms(HOUR + 2)
+    assert changed["ts"] == again["ts"] == hour_start_ms(HOUR + 2)
     assert again["until_ms"] == hour_start_ms(HOUR + 3)
     assert changed["hour"] == clock.partition_key(HOUR + 2)
     assert changed["run_id"] == done["run_id"]
@@ -347,4 +359,6 @@ def test_what_happened_to_hours_is_told_beside_the_rows(
     assert site.call(capsys, "rerun", *span)[0] == 0
     with site.engine() as engine:
         site.deliver(engine)
-    assert {row["kind"] for row in site.server.query(query)} == {"backfill"}, "it is so no longer"
+    assert {row["kind"] for row in site.database.shown(schema.EVENTS)} == {"backfill"}, (
+        "it is so no longer"
+    )

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.servers.buffer import MQTT_CLIENT, MQTT_CLIENTS
 from tests.servers.effort import USUAL
 from tests.servers.fault_table import (
     ALL,
@@ -29,6 +30,14 @@ def postgres() -> Iterator[PostgresServer]:
     """A server for all tests of a process; each asks it for databases of its own."""
     with running_postgres() as server:
         yield server
+
+
+@pytest.fixture(params=MQTT_CLIENTS)
+def mqtt_client(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The library that speaks MQTT for the buffers of a test, also those in other processes."""
+    client = str(request.param)
+    monkeypatch.setenv(MQTT_CLIENT, client)
+    return client
 
 
 @pytest.fixture

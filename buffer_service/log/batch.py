@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
-from buffer_service.delivery import Event, SessionStart, Skipped
+from buffer_service.delivery import Delivery, Event, SessionStart, Skipped
 from buffer_service.log.tail import Fingerprints, fingerprint
 
 if TYPE_CHECKING:
@@ -46,35 +46,45 @@ class Batch:
     def add(self, source: str, events: Iterable[Event]) -> None:
         """Take what a source has drained, in order."""
         tokens, other_tokens = self._tokens[source], self._other_tokens[source]
+        all_records, all_deliveries = self.records, self.deliveries
         for event in events:
-            if isinstance(event, SessionStart):
-                self._start_session(event.session)
-                other_tokens.append(event.token)
-                continue
-            if isinstance(event, Skipped):
-                tokens.pop((event.session, event.packet_id), None)
-                tokens[event.session, event.packet_id] = event.token
+            if not isinstance(event, Delivery):
+                self._note(event, tokens, other_tokens)
                 continue
             stream, record, token, session, packet_id = event
             if session is None:
-                self.records[stream].append(record)
+                all_records[stream].append(record)
                 other_tokens.append(token)
                 continue
             digest = fingerprint(record)
-            deliveries = self.deliveries[session]
+            deliveries = all_deliveries[session]
             if record.dup and self._holds(session, packet_id, digest):
                 self.dropped[stream] += 1
                 # The order to acknowledge is that of the connection that delivers now.
                 deliveries.pop(packet_id, None)
                 tokens.pop((session, packet_id), None)
             else:
-                self.records[stream].append(record)
+                all_records[stream].append(record)
             deliveries[packet_id] = digest
             tokens[session, packet_id] = token
         if not tokens:
             del self._tokens[source]
         if not other_tokens:
             del self._other_tokens[source]
+
+    def _note(
+        self,
+        event: SessionStart | Skipped,
+        tokens: dict[tuple[str, int], object],
+        other_tokens: list[object],
+    ) -> None:
+        """Take what brings no record."""
+        if isinstance(event, SessionStart):
+            self._start_session(event.session)
+            other_tokens.append(event.token)
+        else:
+            tokens.pop((event.session, event.packet_id), None)
+            tokens[event.session, event.packet_id] = event.token
 
     def tokens(self) -> dict[str, list[object]]:
         """What to acknowledge once the batch is durable, by source, in order of delivery."""

@@ -308,7 +308,8 @@ def _connect(home: Home) -> sqlite3.Connection:
         db.execute("PRAGMA synchronous = FULL")
         db.execute(f"PRAGMA journal_size_limit = {_WAL_LIMIT_BYTES}")
         manifest.prepare(db, home.manifest)
-        db.executescript(hot.DDL + tail.DDL)
+        db.executescript(hot.DDL)
+        tail.prepare(db)
     except BaseException:
         db.close()
         raise

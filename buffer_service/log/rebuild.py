@@ -102,7 +102,8 @@ def rebuild(
         new.unlink(missing_ok=True)
         with contextlib.closing(sqlite3.connect(new, isolation_level=None)) as db:
             manifest.prepare(db, new)
-            db.executescript(hot.DDL + tail.DDL)
+            db.executescript(hot.DDL)
+            tail.prepare(db)
             db.execute("BEGIN")
             _list(db, home, names, on_file, rebuilt)
             db.execute("COMMIT")

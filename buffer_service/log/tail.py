@@ -4,6 +4,9 @@ A message that is committed but whose acknowledgement did not reach the broker c
 the same session, with DUP set and under the same packet id. The tail keeps (packet id, hash of
 topic and payload) of the last deliveries, at least as many as the broker may have under way, in
 the same transaction as their records. Only a delivery with DUP that is found here is dropped.
+Deliveries of a wide window stay as long as that one wants it, also after a restart under a
+narrower one: the broker may still send all of them again. Brokers may also have more under way
+than the window allows (mosquitto 2.0.11 has), so the tail is no shorter than some commits.
 
 A wrong drop would need a packet id that was used anew, for the same topic with the same payload
 bytes, by a message that was lost between its first delivery and its commit. Within the tail ids
@@ -13,24 +16,32 @@ the tail is emptied before anything is subscribed.
 
 import hashlib
 import sqlite3
+import struct
 from collections.abc import Mapping
 from typing import Final
 
 from iiot_platform.core.capture_log import Record
 
-DDL: Final = """
+_DDL: Final = """
 CREATE TABLE IF NOT EXISTS redelivery_tail (
     id         INTEGER PRIMARY KEY,
     session    TEXT    NOT NULL,
     count      INTEGER NOT NULL,
-    deliveries BLOB    NOT NULL
+    deliveries BLOB    NOT NULL,
+    upto       INTEGER NOT NULL DEFAULT 0,
+    keep       INTEGER NOT NULL DEFAULT 131070
 );
 CREATE INDEX IF NOT EXISTS redelivery_tail_session ON redelivery_tail (session, id);
 """
 
-_ID_BYTES: Final = 2
+_COLUMNS: Final = "PRAGMA table_info (redelivery_tail)"
+_ADD_UPTO: Final = "ALTER TABLE redelivery_tail ADD COLUMN upto INTEGER NOT NULL DEFAULT 0"
+_ADD_KEEP: Final = "ALTER TABLE redelivery_tail ADD COLUMN keep INTEGER NOT NULL DEFAULT 131070"
+"""For a tail from before windows could change; the widest window there is, twice."""
+
+_COMMITS: Final = 4
 _HASH_BYTES: Final = 8
-_ENTRY_BYTES: Final = _ID_BYTES + _HASH_BYTES
+_ENTRY: Final = struct.Struct(f"!H{_HASH_BYTES}s")
 
 Fingerprints = Mapping[int, bytes]
 """Packet id to fingerprint, oldest delivery first."""
@@ -39,8 +50,16 @@ Fingerprints = Mapping[int, bytes]
 def fingerprint(record: Record) -> bytes:
     """A hash of topic and payload (8 bytes)."""
     # MQTT forbids NUL in a topic, so the border is clear.
-    text = b"%b\0%b" % (record.topic.encode(), record.payload)
+    text = record.topic.encode() + b"\0" + record.payload
     return hashlib.blake2b(text, digest_size=_HASH_BYTES).digest()
+
+
+def prepare(connection: sqlite3.Connection) -> None:
+    """Make the table where there is none."""
+    connection.executescript(_DDL)
+    if "keep" not in {column for _, column, *_ in connection.execute(_COLUMNS)}:
+        connection.execute(_ADD_UPTO)
+        connection.execute(_ADD_KEEP)
 
 
 def clear(connection: sqlite3.Connection, session: str) -> None:
@@ -51,25 +70,26 @@ def clear(connection: sqlite3.Connection, session: str) -> None:
 def append(
     connection: sqlite3.Connection, session: str, deliveries: Fingerprints, *, keep: int
 ) -> None:
-    """Add the deliveries of one commit and forget what is older than the last `keep`."""
-    blob = b"".join(
-        packet_id.to_bytes(_ID_BYTES, "big") + digest for packet_id, digest in deliveries.items()
+    """Add the deliveries of one commit and forget what is older than the last `keep`.
+
+    What was added under a larger `keep` is forgotten when it is older than that many, what came in
+    a large commit when it is older than some of its size.
+    """
+    blob = b"".join(map(_ENTRY.pack, deliveries.keys(), deliveries.values()))
+    (before,) = connection.execute(
+        "SELECT coalesce(max(upto), 0) FROM redelivery_tail WHERE session = ?", (session,)
+    ).fetchone()
+    count = len(deliveries)
+    upto = before + count
+    connection.execute(
+        "INSERT INTO redelivery_tail (session, count, deliveries, upto, keep)"
+        " VALUES (?, ?, ?, ?, ?)",
+        (session, count, blob, upto, max(keep, _COMMITS * count)),
     )
     connection.execute(
-        "INSERT INTO redelivery_tail (session, count, deliveries) VALUES (?, ?, ?)",
-        (session, len(deliveries), blob),
+        "DELETE FROM redelivery_tail WHERE session = ? AND upto + max(keep, ?) <= ?",
+        (session, keep, upto),
     )
-    newer = 0
-    rows = connection.execute(
-        "SELECT id, count FROM redelivery_tail WHERE session = ? ORDER BY id DESC", (session,)
-    )
-    for row, count in rows.fetchall():
-        if newer >= keep:
-            connection.execute(
-                "DELETE FROM redelivery_tail WHERE session = ? AND id <= ?", (session, row)
-            )
-            break
-        newer += count
 
 
 def load(connection: sqlite3.Connection, session: str) -> dict[int, bytes]:
@@ -79,7 +99,5 @@ def load(connection: sqlite3.Connection, session: str) -> dict[int, bytes]:
         "SELECT deliveries FROM redelivery_tail WHERE session = ? ORDER BY id", (session,)
     )
     for (blob,) in rows:
-        for at in range(0, len(blob), _ENTRY_BYTES):
-            packet_id = int.from_bytes(blob[at : at + _ID_BYTES], "big")
-            found[packet_id] = blob[at + _ID_BYTES : at + _ENTRY_BYTES]
+        found.update(_ENTRY.iter_unpack(blob))
     return found

@@ -1,7 +1,7 @@
 """What a source has taken and the committer has not fetched: the hand-over between two threads."""
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from buffer_service.delivery import Event
 
@@ -36,9 +36,13 @@ class Inbox:
 
     def put(self, event: Event) -> None:
         """An event has come."""
-        self.taken += 1
-        self._events.append(event)
-        if len(self._events) == self._pressure_at:
+        self.put_all((event,))
+
+    def put_all(self, events: Sequence[Event]) -> None:
+        """Some events have come."""
+        self.taken += len(events)
+        self._events.extend(events)
+        if len(self._events) - len(events) < self._pressure_at <= len(self._events):
             self.press()
 
     def drain(self) -> list[Event]:

@@ -9,9 +9,9 @@ from typing import Final, cast
 
 from buffer_service.delivery import Delivery, Event, SessionStart, Skipped, SourceStatus
 from buffer_service.sources.backoff import Backoff
-from buffer_service.sources.buffered_client import Message
 from buffer_service.sources.inbox import Inbox
 from buffer_service.sources.link_state import LinkState
+from buffer_service.sources.mqtt_client import Message
 from buffer_service.sources.mqtt_connection import STEADY_S, Connection, Wanted
 from buffer_service.sources.mqtt_routing import Routing, prefix_of
 from buffer_service.sources.mqtt_subscriptions import Subscriptions
@@ -32,6 +32,7 @@ _SUBSCRIBE_MS: Final = 1_000
 """How long a new session may take until it is subscribed."""
 _NO_ACKNOWLEDGEMENT: Final = 0
 _SESSION: Final = -1
+_new: Final = tuple.__new__
 
 Token = tuple[int, int]
 """Connection generation, and packet id, `_NO_ACKNOWLEDGEMENT` or `_SESSION`."""
@@ -183,7 +184,7 @@ class MqttReceiver:
                 self._settings,
                 self._wanted,
                 on_connected=self._connected,
-                on_message=self._take,
+                on_messages=self._take,
                 on_subscribed=self._subscribed,
                 on_unsubscribed=self._unsubscribed,
             )
@@ -282,35 +283,54 @@ class MqttReceiver:
             logger.error("%s: %s", self._where, reason)
         self._link.set("connected", reason)
 
-    def _take(self, message: Message) -> None:
-        topic_bytes, payload, packet_id, qos, retain, dup = message
-        topic, stream = self._routing[topic_bytes]
-        if stream is None:
-            self._leave(topic, packet_id)
-            return
-        self._taken_us = now_us()
-        record = Record(self._name, topic, payload, self._taken_us, None, None, 0, retain, dup)
-        if qos:
-            token = (self._generation, packet_id)
-            event = Delivery(stream, record, token, self._session, packet_id)
-        else:
-            if self._qos0_taken - self._qos0_settled >= QOS0_LIMIT:
-                self._drop_qos0()
-                return
-            self._qos0_taken += 1
-            event = Delivery(stream, record, (self._generation, _NO_ACKNOWLEDGEMENT))
-        self._inbox.put(event)
-        if self._companion is not None and topic_bytes.startswith(_SPARKPLUG):
-            self._companion.observe(topic, payload)
+    def _take(self, messages: Sequence[Message]) -> None:
+        routing, name, session, generation = (
+            self._routing,
+            self._name,
+            self._session,
+            self._generation,
+        )
+        taken_us = now_us()
+        events: list[Event] = []
+        companion, seen = self._companion, []
+        for topic_bytes, payload, packet_id, qos, retain, dup in messages:
+            topic, stream = routing[topic_bytes]
+            if stream is None:
+                self._count_unmatched(topic)
+                if qos:
+                    events.append(Skipped(session, packet_id, (generation, packet_id)))
+                continue
+            # what the classes themselves would do, in a third of the time
+            record = _new(Record, (name, topic, payload, taken_us, None, None, 0, retain, dup))
+            if qos:
+                token = (generation, packet_id)
+                events.append(_new(Delivery, (stream, record, token, session, packet_id)))
+            elif self._has_room():
+                events.append(Delivery(stream, record, (generation, _NO_ACKNOWLEDGEMENT)))
+            else:
+                continue
+            if companion is not None and topic_bytes.startswith(_SPARKPLUG):
+                seen.append((topic, payload))
+        if events:
+            self._taken_us = taken_us
+            self._inbox.put_all(events)
+        if companion is not None:
+            for topic, payload in seen:
+                companion.observe(topic, payload)
 
-    def _leave(self, topic: str, packet_id: int) -> None:
-        """Acknowledge what no line takes: a line that left the plant file is still subscribed."""
+    def _has_room(self) -> bool:
+        """Whether one more message of QoS 0 is taken."""
+        if self._qos0_taken - self._qos0_settled >= QOS0_LIMIT:
+            self._drop_qos0()
+            return False
+        self._qos0_taken += 1
+        return True
+
+    def _count_unmatched(self, topic: str) -> None:
+        """A line that left the plant file is still subscribed."""
         if self._unmatched == 0:
             logger.warning("%s: no line takes topic '%s'; such are counted", self._where, topic)
         self._unmatched += 1
-        if packet_id != _NO_ACKNOWLEDGEMENT:
-            token = (self._generation, packet_id)
-            self._inbox.put(Skipped(self._session, packet_id, token))
 
     def _drop_qos0(self) -> None:
         if self._qos0_dropped == 0:

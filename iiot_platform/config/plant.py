@@ -113,6 +113,8 @@ class MqttSource(Parameters):
     kind: Literal["mqtt"] = "mqtt"
     host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
     port: Annotated[int, Field(ge=1, le=65_535)] = 1883
+    client: Literal["mqtt5", "paho"] = "mqtt5"
+    """Which library speaks MQTT: `mqtt5` needs about half of the CPU time, `paho` is older."""
     client_id: Annotated[str, Field(min_length=1)] = "iiot-buffer"
     """Names the session at the broker: two clients with one id throw each other out."""
     username: str | None = None

@@ -12,13 +12,19 @@ import pytest
 
 from buffer_service.service import CaptureService
 from iiot_platform.core.paths import Home
-from tests.servers.buffer import plant
+from tests.servers.buffer import MQTT_CLIENTS, plant
 from tests.servers.fault_table import ALL, Outcome, Tell
 from tests.servers.mosquitto import MosquittoServer, ShippedMosquitto
 from tests.servers.numbered import Publisher, stored_bodies, stored_numbers
 from tests.servers.tcp_proxy import TcpProxy
 
-pytestmark = pytest.mark.faults
+pytestmark = [
+    pytest.mark.faults,
+    pytest.mark.parametrize(
+        "mqtt_client", MQTT_CLIENTS if ALL else MQTT_CLIENTS[:1], indirect=True
+    ),
+    pytest.mark.usefixtures("mqtt_client"),
+]
 DEADLINE_S = 60.0
 LOGIN = ("buffer", "s3cret")
 STORE_INTERVAL = 1_000

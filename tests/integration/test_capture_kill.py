@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from iiot_platform.core.paths import Home
+from tests.servers.buffer import MQTT_CLIENTS
 from tests.servers.capture_reader import sealed_records, unlisted_files
 from tests.servers.fault_table import ALL, Outcome, Tell
 from tests.servers.mosquitto import MosquittoServer, program
@@ -93,8 +94,11 @@ def _captured(home: Home, pid: int) -> int:
 
 @pytest.mark.timeout(180)
 @pytest.mark.faults
+@pytest.mark.parametrize("mqtt_client", MQTT_CLIENTS if ALL else MQTT_CLIENTS[:1], indirect=True)
 @pytest.mark.parametrize("seed", range(7, 15) if ALL else [7])
-def test_nothing_is_lost_or_doubled_by_ten_kills(tmp_path: Path, told: Tell, seed: int) -> None:
+def test_nothing_is_lost_or_doubled_by_ten_kills(
+    tmp_path: Path, told: Tell, seed: int, mqtt_client: str
+) -> None:
     began = time.monotonic()
     home = Home(tmp_path / "home")
     choose = random.Random(seed)
@@ -136,7 +140,7 @@ def test_nothing_is_lost_or_doubled_by_ten_kills(tmp_path: Path, told: Tell, see
     sent = Counter(load.sent)
     told(
         Outcome(
-            f"buffer killed at steps of commit and seal, seed {seed}",
+            f"buffer killed at steps of commit and seal, seed {seed}, {mqtt_client}",
             len(plans) + 1,
             sent.total(),
             (sent & stored).total(),

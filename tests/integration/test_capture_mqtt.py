@@ -19,6 +19,7 @@ from tests.servers.capture_reader import sealed_records
 from tests.servers.certificates import Authority
 from tests.servers.mosquitto import MosquittoServer, ServerTls, free_port, program
 
+pytestmark = pytest.mark.usefixtures("mqtt_client")
 DEADLINE_S = 20.0
 
 

@@ -19,6 +19,7 @@ from tests.servers.buffer import plant
 from tests.servers.capture_reader import sealed_records
 from tests.servers.mosquitto import MosquittoServer, program
 
+pytestmark = pytest.mark.usefixtures("mqtt_client")
 DEADLINE_S = 60.0
 
 

@@ -14,6 +14,8 @@ from iiot_platform.config.plant import BufferSettings, Line, MqttSource, Plant
 from iiot_platform.core.paths import Home
 
 RECEIVE_MAXIMUM = 4_000
+MQTT_CLIENT = "IIOT_TEST_MQTT_CLIENT"
+MQTT_CLIENTS = ("mqtt5", "paho")
 
 
 class KillAt:
@@ -32,10 +34,11 @@ class KillAt:
 
 def plant(port: int, lines: list[str], **source: object) -> Plant:
     """A plant of lines that one broker brings."""
+    given = {"port": port, "receive_maximum": RECEIVE_MAXIMUM, **source}
+    if MQTT_CLIENT in os.environ:
+        given = {"client": os.environ[MQTT_CLIENT], **given}
     return Plant(
-        sources=(
-            MqttSource.model_validate({"port": port, "receive_maximum": RECEIVE_MAXIMUM, **source}),
-        ),
+        sources=(MqttSource.model_validate(given),),
         lines=tuple(Line(name=line) for line in lines),
         buffer=BufferSettings.model_validate(
             {"seal_interval_s": float(os.environ.get("SEAL_INTERVAL_S", "1"))}

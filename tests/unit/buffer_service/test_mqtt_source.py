@@ -11,12 +11,10 @@ from paho.mqtt.properties import Properties
 from buffer_service.delivery import Delivery, Skipped
 from buffer_service.sources import mqtt, mqtt_failures
 from buffer_service.sources.backoff import Backoff
-from buffer_service.sources.buffered_client import (
-    BufferedClient,
-    BufferedSocket,
-    Message,
-    parse_publish,
-)
+from buffer_service.sources.buffered_socket import BufferedSocket
+from buffer_service.sources.mqtt_client import Message
+from buffer_service.sources.mqtt_packets import parse_publish
+from buffer_service.sources.paho_client import BufferedClient
 from iiot_platform.config.plant import MqttSource
 
 
@@ -49,9 +47,9 @@ def test_a_publish_packet_is_read_as_it_was_written(
     encoded = topic.encode()
     packet_id = (513).to_bytes(2, "big") if qos else b""
     head = len(encoded).to_bytes(2, "big") + encoded + packet_id
-    body = bytearray(head + properties.pack() + payload)
+    body = bytes(head + properties.pack() + payload)
     command = 0x30 | qos << 1 | retain
-    assert parse_publish(command | 8 * qos, body) == Message(
+    assert parse_publish(command | 8 * qos, body, 0, len(body)) == Message(
         encoded, payload, 513 * qos, qos, retain, bool(qos)
     )
 
@@ -59,7 +57,7 @@ def test_a_publish_packet_is_read_as_it_was_written(
 @pytest.mark.parametrize("body", [b"", b"\0", b"\0\5abc", b"\0\1a\0", b"\0\1a\0\1\x05ab"])
 def test_a_publish_packet_that_is_cut_short_is_refused(body: bytes) -> None:
     with pytest.raises(IndexError):
-        parse_publish(0x32, body)
+        parse_publish(0x32, body, 0, len(body))
 
 
 def test_the_client_still_calls_what_is_replaced() -> None:
@@ -113,7 +111,7 @@ def test_a_full_peer_keeps_what_was_not_sent() -> None:
 )
 def test_the_longest_prefix_names_the_line(topic: str, stream: str) -> None:
     source = receiver()
-    source._take(message(topic))
+    source._take([message(topic)])
     (event,) = source.drain()
     assert isinstance(event, Delivery)
     assert event.stream == stream
@@ -121,8 +119,8 @@ def test_the_longest_prefix_names_the_line(topic: str, stream: str) -> None:
 
 def test_what_no_line_takes_is_counted_and_acknowledged() -> None:
     source = receiver()
-    source._take(message("elsewhere/d", 7))
-    source._take(Message(b"\xff", b"x", 8, 1, retain=False, dup=False))
+    source._take([message("elsewhere/d", 7)])
+    source._take([Message(b"\xff", b"x", 8, 1, retain=False, dup=False)])
     events = source.drain()
     assert [event.packet_id for event in events if isinstance(event, Skipped)] == [7, 8]
     assert source.status.counts["unmatched"] == 2
@@ -132,14 +130,14 @@ def test_qos_0_is_bounded_until_it_is_durable(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(mqtt, "QOS0_LIMIT", 3)
     source = receiver()
     for _ in range(5):
-        source._take(message("plant/a", 0, 0))
+        source._take([message("plant/a", 0, 0)])
     events = source.drain()
     assert len(events) == 3
     assert source.status.counts["qos0_dropped"] == 2
-    source._take(message("plant/a", 1))
+    source._take([message("plant/a", 1)])
     assert len(source.drain()) == 1
     source.acknowledge([event.token for event in events])
-    source._take(message("plant/a", 0, 0))
+    source._take([message("plant/a", 0, 0)])
     assert len(source.drain()) == 1
 
 
@@ -147,9 +145,9 @@ def test_half_a_window_asks_for_an_early_commit() -> None:
     pressed: list[int] = []
     source = receiver(pressed)
     for packet_id in range(1, 10):
-        source._take(message("plant/a", packet_id))
+        source._take([message("plant/a", packet_id)])
     assert not pressed
-    source._take(message("plant/a", 10))
+    source._take([message("plant/a", 10)])
     assert pressed == [1]
 
 

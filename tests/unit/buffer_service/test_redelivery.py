@@ -126,6 +126,42 @@ def test_the_tail_keeps_the_last_deliveries_and_no_more(home: Home) -> None:
         assert batch.dropped == {"line1": 10}
 
 
+def test_a_narrower_window_forgets_nothing_that_a_wider_one_left(home: Home) -> None:
+    sent = [message(n, b"%d" % n) for n in range(1, 101)]
+    with CaptureLog(home, tail_length=200) as log:
+        for event in sent:
+            commit(log, event)
+    again = [event._replace(record=event.record._replace(dup=True)) for event in sent]
+    with CaptureLog(home, tail_length=10) as log:
+        # the broker sends all of them again, a few at a time
+        for at in range(0, 100, 5):
+            assert commit(log, *again[at : at + 5]).dropped == {"line1": 5}
+        for n in range(101, 301):
+            commit(log, message(n, b"x"))
+        (rows,) = log._db.execute("SELECT count(*) FROM redelivery_tail").fetchone()
+        assert rows <= 12
+    assert len(payloads(home)) == 300
+
+
+def test_a_broker_that_goes_beyond_the_window_doubles_nothing(home: Home) -> None:
+    sent = [message(n, b"%d" % n) for n in range(1, 201)]
+    with CaptureLog(home, tail_length=10) as log:
+        commit(log, *sent[:100])
+        commit(log, *sent[100:])
+    with CaptureLog(home, tail_length=10) as log:
+        again = [event._replace(record=event.record._replace(dup=True)) for event in sent]
+        assert commit(log, *again).dropped == {"line1": 200}
+
+
+def test_a_tail_from_before_windows_could_change_goes_on(home: Home) -> None:
+    with CaptureLog(home) as log:
+        commit(log, message(1, b"a"))
+        for column in ("upto", "keep"):
+            log._db.execute(f"ALTER TABLE redelivery_tail DROP COLUMN {column}")
+    with CaptureLog(home) as log:
+        assert commit(log, message(1, b"a", dup=True)).dropped == {"line1": 1}
+
+
 def test_what_no_line_takes_is_acknowledged_in_its_turn(home: Home) -> None:
     with CaptureLog(home) as log:
         batch = commit(log, message(1, b"a"), Skipped(SESSION, 2, (1, 2)), message(3, b"b"))

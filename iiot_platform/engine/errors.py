@@ -24,6 +24,17 @@ class HourOpenError(AnalysisError):
         )
 
 
+class OtherLayoutError(StorageError):
+    """The ledger has the tables of another version of the platform; it was not touched."""
+
+    def __init__(self, where: str) -> None:
+        super().__init__(
+            f"the ledger {where} was made by another version of the platform, whose tables differ;"
+            " move it away, with the folder 'tables' of the home, and start again: everything is"
+            " computed anew from the capture log, closed hours under the settings of today"
+        )
+
+
 class LedgerError(StorageError):
     """The ledger can not be opened, read or written; nothing of what was asked was written."""
 

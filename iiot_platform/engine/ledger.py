@@ -44,7 +44,7 @@ class Ledger:
         self._sinks = tuple(sinks)
         self._clock = clock
         try:
-            database.make(db.METADATA)
+            database.make()
         except sa.exc.SQLAlchemyError as error:
             raise LedgerError("opened", database.name, error) from error
 
@@ -56,6 +56,7 @@ class Ledger:
 
         Raises:
             LedgerError: the database refuses.
+            OtherLayoutError: it was made by another version of the platform.
         """
         database = (
             SqliteLedger(home.ledger) if home.database is None else PostgresLedger(home.database)

@@ -16,6 +16,8 @@ import sqlalchemy as sa
 from pydantic import SecretStr
 
 from iiot_platform.config.database import connect, connection_url, lock, make_schema, shown
+from iiot_platform.engine import ledger_schema as db
+from iiot_platform.engine.errors import OtherLayoutError
 
 SCHEMA: Final = "iiot"
 _BUSY_TIMEOUT_S: Final = 30.0
@@ -39,8 +41,12 @@ class LedgerDatabase(Protocol):
     engine: sa.Engine
     name: str
 
-    def make(self, metadata: sa.MetaData) -> None:
-        """Make the tables that are missing; safe beside others that do the same."""
+    def make(self) -> None:
+        """Make the tables where there are none; safe beside others that do the same.
+
+        Raises:
+            OtherLayoutError: there are tables, but those of another version.
+        """
 
     def alone(self, of: str | None) -> AbstractContextManager[sa.Connection]:
         """A transaction, alone among the writers of a name, or of everything."""
@@ -61,9 +67,13 @@ class SqliteLedger:
         sa.event.listen(self.engine, "connect", _prepare)
         sa.event.listen(self.engine, "begin", _begin)
 
-    def make(self, metadata: sa.MetaData) -> None:
-        """Make the tables that are missing."""
-        metadata.create_all(self.engine)
+    def make(self) -> None:
+        """Make the tables where there are none."""
+        with self.snapshot() as connection:
+            if _is_made(connection, self.name):
+                return
+        with self.engine.begin() as connection:
+            _make(connection, self.name)
 
     @contextmanager
     def alone(self, of: str | None) -> Iterator[sa.Connection]:
@@ -86,11 +96,14 @@ class PostgresLedger:
         self.name = f"in schema '{SCHEMA}' of {shown(database)}"
         self.engine = connect(connection_url(database, SCHEMA, *_OPTIONS), pool_size=2)
 
-    def make(self, metadata: sa.MetaData) -> None:
-        """Make the schema and the tables that are missing."""
+    def make(self) -> None:
+        """Make the schema and its tables where there are none."""
+        with self.snapshot() as connection:
+            if _is_made(connection, self.name, SCHEMA):
+                return
         with self.engine.begin() as connection:
             make_schema(connection, SCHEMA)
-            metadata.create_all(connection)
+            _make(connection, self.name, SCHEMA)
 
     @contextmanager
     def alone(self, of: str | None) -> Iterator[sa.Connection]:
@@ -108,6 +121,28 @@ class PostgresLedger:
             isolation_level="REPEATABLE READ", postgresql_readonly=True
         ) as connection:
             yield connection
+
+
+def _is_made(connection: sa.Connection, name: str, schema: str | None = None) -> bool:
+    """False where there is no table yet.
+
+    Raises:
+        OtherLayoutError: there are tables, but those of another version.
+    """
+    tables = sa.inspect(connection).get_table_names(schema)
+    if not tables:
+        return False
+    if db.LAYOUT.name in tables:
+        found = connection.execute(sa.select(db.LAYOUT.c.digest)).scalars().all()
+        if found == [db.DIGEST]:
+            return True
+    raise OtherLayoutError(name)
+
+
+def _make(connection: sa.Connection, name: str, schema: str | None = None) -> None:
+    if not _is_made(connection, name, schema):  # another may have made them meanwhile
+        db.METADATA.create_all(connection)
+        connection.execute(sa.insert(db.LAYOUT).values(digest=db.DIGEST))
 
 
 def _prepare(connection: sqlite3.Connection, _record: object) -> None:

@@ -1,5 +1,6 @@
 """Tables of the ledger: small, indexed by line, the same on SQLite and PostgreSQL."""
 
+import hashlib
 from typing import Final
 
 import sqlalchemy as sa
@@ -9,6 +10,12 @@ _TEXT: Final = sa.Text
 _INT: Final = sa.BigInteger
 _ID: Final = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 
+LAYOUT: Final = sa.Table(
+    "layout",
+    METADATA,
+    sa.Column("digest", _TEXT, primary_key=True),
+    comment="What the tables look like; a ledger of another layout is not touched.",
+)
 LINES: Final = sa.Table(
     "lines",
     METADATA,
@@ -191,3 +198,16 @@ LEASES: Final = sa.Table(
     sa.Column("expires_ms", _INT, nullable=False),
     comment="Who does what only one process at a time should do, and until when.",
 )
+
+
+def _digest() -> str:
+    columns = [
+        f"{table.name}.{column.name} {column.type!r} {column.primary_key} {column.nullable}"
+        for table in METADATA.sorted_tables
+        for column in table.columns
+    ]
+    return hashlib.blake2b("\n".join(columns).encode(), digest_size=8).hexdigest()
+
+
+DIGEST: Final = _digest()
+"""Names the layout of all tables."""

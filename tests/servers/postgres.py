@@ -23,6 +23,7 @@ import sqlalchemy as sa
 from pydantic import SecretStr
 
 from iiot_platform.config.database import normalised
+from iiot_platform.engine.ledger_schema import LAYOUT
 from iiot_platform.orchestration.pool.parenthood import end_with
 from tests.servers.certificates import Authority, KeyPair
 from tests.servers.dagster import free_port
@@ -221,7 +222,8 @@ def _emptied(url: SecretStr, schema: str) -> bool:
     try:
         with engine.begin() as connection:
             connection.exec_driver_sql("SET lock_timeout = '2s'")
-            tables = sa.inspect(connection).get_table_names(schema)
+            found = sa.inspect(connection).get_table_names(schema)
+            tables = [table for table in found if table != LAYOUT.name]
             if tables:
                 names = ", ".join(f'"{schema}"."{table}"' for table in tables)
                 connection.exec_driver_sql(f"TRUNCATE {names} RESTART IDENTITY")

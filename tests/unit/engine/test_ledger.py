@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -13,7 +14,7 @@ from iiot_platform.core.names import SeriesKey
 from iiot_platform.core.paths import Home
 from iiot_platform.engine import ledger_schema as db
 from iiot_platform.engine.commit import Base, Commit, DirtyMark, FileChange, HourChange
-from iiot_platform.engine.errors import CommitLostError, LedgerError
+from iiot_platform.engine.errors import CommitLostError, LedgerError, OtherLayoutError
 from iiot_platform.engine.ledger import Ledger
 from iiot_platform.engine.ledger_database import SqliteLedger
 from iiot_platform.engine.partition import SeriesState
@@ -196,3 +197,36 @@ def test_a_server_that_is_away_is_named_without_its_password(home: Home) -> None
         Ledger.of(away)
     assert "geheim" not in str(caught.value)
     assert "geheim" not in repr(away)
+
+
+@pytest.mark.parametrize(
+    "change_of_layout",
+    [
+        "ALTER TABLE counts ADD COLUMN more TEXT; UPDATE layout SET digest = 'of another version'",
+        "DROP TABLE layout",
+    ],
+    ids=["other", "before there were layouts"],
+)
+def test_a_ledger_of_another_version_is_named_and_not_touched(
+    ledger: Ledger, home: Home, change_of_layout: str
+) -> None:
+    ledger.commit(commit(0, 5, change(7)))
+    with ledger.transaction() as connection:
+        for statement in change_of_layout.split(";"):
+            connection.execute(sa.text(statement))
+    with pytest.raises(OtherLayoutError, match="made by another version"):
+        Ledger.of(home)
+    assert ledger.watermark("line1") == 5
+    with ledger.transaction() as connection:  # as it was, for the tests behind
+        connection.execute(sa.text("DROP TABLE IF EXISTS layout"))
+        for table in reversed(db.METADATA.sorted_tables):
+            table.drop(connection, checkfirst=True)
+
+
+def test_processes_that_make_a_ledger_at_once_make_one(home: Home) -> None:
+    with ThreadPoolExecutor(8) as threads:
+        ledgers = list(threads.map(lambda _: Ledger.of(home), range(8)))
+    assert ledgers[0].commit(commit(0, 5, change(7))) == {7: 1}
+    assert {one.watermark("line1") for one in ledgers} == {5}
+    for one in ledgers:
+        one.close()

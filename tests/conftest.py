@@ -1,6 +1,8 @@
 """What holds for all tests."""
 
+import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -45,6 +47,8 @@ def told(record_property: Callable[[str, object], None]) -> Tell:
     """Takes what a fault did, for the table at the end of the whole fault suite."""
 
     def tell(outcome: Outcome) -> None:
+        if MQTT_CLIENT in os.environ:
+            outcome = replace(outcome, fault=f"{outcome.fault} ({os.environ[MQTT_CLIENT]})")
         record_property(PROPERTY, as_property(outcome))
 
     return tell

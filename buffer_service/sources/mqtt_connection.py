@@ -13,7 +13,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from buffer_service.sources import mqtt_failures
+from buffer_service.sources.mqtt5_client import Mqtt5Client
 from buffer_service.sources.mqtt_client import Answer, Client, Message
+from buffer_service.sources.paho_client import PahoClient
 from iiot_platform.config.plant import MqttSource
 from iiot_platform.config.tls import client_context
 
@@ -113,14 +115,8 @@ class Connection:
             self._wake_write.send(b"\0")
 
     def _make_client(self) -> Client:
-        # a third of the memory and of the start is spared by importing one of them alone
-        if self._settings.client == "paho":
-            from buffer_service.sources.paho_client import PahoClient  # noqa: PLC0415 - as said
-
-            return PahoClient(self._settings, self._open_socket, self)
-        from buffer_service.sources.mqtt5_client import Mqtt5Client  # noqa: PLC0415 - as said
-
-        return Mqtt5Client(self._settings, self._open_socket, self)
+        kind = PahoClient if self._settings.client == "paho" else Mqtt5Client
+        return kind(self._settings, self._open_socket, self)
 
     def _open_socket(self) -> socket.socket:
         settings = self._settings

@@ -14,7 +14,7 @@ import pytest
 
 from buffer_service.service import CaptureService
 from iiot_platform.core.paths import Home
-from tests.servers.buffer import plant
+from tests.servers.buffer import MQTT_CLIENTS, plant
 from tests.servers.capture_reader import sealed_records
 from tests.servers.mosquitto import MosquittoServer, program
 
@@ -161,6 +161,7 @@ def test_a_source_that_comes_later_is_captured(
     assert caplog.text.count("the plant has changed") == 2
 
 
+@pytest.mark.parametrize("mqtt_client", MQTT_CLIENTS[:1], indirect=True)
 @pytest.mark.timeout(120)
 def test_an_edit_of_the_plant_file_reaches_a_running_buffer(tmp_path: Path) -> None:
     home, file = Home(tmp_path / "home"), tmp_path / "plant.yaml"

@@ -84,7 +84,11 @@ def start(home: Path, port: int, *at: str) -> subprocess.Popen[bytes]:
 
 
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("step", ["commit.written", "commit.durable"])
+@pytest.mark.parametrize(
+    ("step", "mqtt_client"),
+    [("commit.written", "mqtt5"), ("commit.durable", "paho")],
+    indirect=["mqtt_client"],
+)
 def test_two_buffers_lose_and_double_nothing_when_one_is_killed(tmp_path: Path, step: str) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     shared = {"client_id": "two", "shared_group": "buffers"}

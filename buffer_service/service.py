@@ -17,7 +17,7 @@ from buffer_service.log.upkeep import Upkeep
 from buffer_service.roster import Roster
 from buffer_service.sources.backoff import Backoff
 from buffer_service.status import Statistics, write_status
-from iiot_platform.config.plant import MqttSource, Plant
+from iiot_platform.config.plant import Plant
 from iiot_platform.core.errors import StorageError
 from iiot_platform.core.paths import Home
 
@@ -60,7 +60,6 @@ class CaptureService:
         self._stopping = threading.Event()
         self._log = CaptureLog(
             home,
-            tail_length=_tail_length(plant),
             segment_rows=plant.buffer.seal_rows,
             names=plant.line_names,
             steps=steps,
@@ -181,8 +180,6 @@ class CaptureService:
         # What they have handed over is durable, and acknowledged to them, before others come.
         if self._roster.release(plant) and not self._commit():
             return False
-        # A wider window's messages may come again under a narrower one.
-        self._log.tail_length = max(self._log.tail_length, _tail_length(plant))
         self._statistics.adopt(
             self._log.next_offsets, plant.line_names, [source.name for source in plant.sources]
         )
@@ -313,9 +310,3 @@ class CaptureService:
 
     def _write_status(self) -> None:
         write_status(self._home.capture, self.statistics())
-
-
-def _tail_length(plant: Plant) -> int:
-    """Deliveries to remember: twice what the widest window may have under way."""
-    windows = [s.receive_maximum for s in plant.sources if isinstance(s, MqttSource)]
-    return 2 * max(windows, default=0)

@@ -35,8 +35,6 @@ class CaptureLog:
 
     Args:
         home: whose capture folder it is.
-        tail_length: deliveries per session to keep for telling redeliveries: at least as many as
-            a broker may have unacknowledged.
         segment_rows: records after which a seal starts a further segment.
         names: lines that are known, should the manifest have to be made anew.
         steps: told each step that a crash may follow.
@@ -50,14 +48,12 @@ class CaptureLog:
         self,
         home: Home,
         *,
-        tail_length: int = 8_000,
         segment_rows: int = 100_000,
         names: Sequence[str] = (),
         steps: Steps = no_step,
         clock: Callable[[], int] = now_us,
     ) -> None:
         self._home = home
-        self.tail_length = tail_length
         self._segment_rows = segment_rows
         self._steps = steps
         self._clock = clock
@@ -146,7 +142,7 @@ class CaptureLog:
                 tail.clear(db, session)
             for session, deliveries in batch.deliveries.items():
                 if deliveries:
-                    tail.append(db, session, deliveries, keep=self.tail_length)
+                    tail.append(db, session, deliveries)
             self._list(segments, changes)
             self._steps("commit.written")
             db.execute("COMMIT")

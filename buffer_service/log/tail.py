@@ -2,11 +2,12 @@
 
 A message that is committed but whose acknowledgement did not reach the broker comes again in
 the same session, with DUP set and under the same packet id. The tail keeps (packet id, hash of
-topic and payload) of the last deliveries, at least as many as the broker may have under way, in
-the same transaction as their records. Only a delivery with DUP that is found here is dropped.
-Deliveries of a wide window stay as long as that one wants it, also after a restart under a
-narrower one: the broker may still send all of them again. Brokers may also have more under way
-than the window allows (mosquitto 2.0.11 has), so the tail is no shorter than some commits.
+topic and payload) of the last deliveries, in the same transaction as their records. Only a delivery
+with DUP that is found here is dropped.
+
+There are 65,535 packet ids, and so many deliveries are kept. The window that was agreed is no
+bound: mosquitto 2.0.11 has had five times as many messages under way, and when a process is
+killed, all acknowledgements that the broker has not read yet are lost with its connection.
 
 A wrong drop would need a packet id that was used anew, for the same topic with the same payload
 bytes, by a message that was lost between its first delivery and its commit. Within the tail ids
@@ -28,18 +29,19 @@ CREATE TABLE IF NOT EXISTS redelivery_tail (
     session    TEXT    NOT NULL,
     count      INTEGER NOT NULL,
     deliveries BLOB    NOT NULL,
-    upto       INTEGER NOT NULL DEFAULT 0,
-    keep       INTEGER NOT NULL DEFAULT 131070
+    upto       INTEGER NOT NULL DEFAULT 0
 );
-CREATE INDEX IF NOT EXISTS redelivery_tail_session ON redelivery_tail (session, id);
 """
-
+_INDEX: Final = """
+DROP INDEX IF EXISTS redelivery_tail_session;
+CREATE INDEX IF NOT EXISTS redelivery_tail_upto ON redelivery_tail (session, upto);
+"""
 _COLUMNS: Final = "PRAGMA table_info (redelivery_tail)"
 _ADD_UPTO: Final = "ALTER TABLE redelivery_tail ADD COLUMN upto INTEGER NOT NULL DEFAULT 0"
-_ADD_KEEP: Final = "ALTER TABLE redelivery_tail ADD COLUMN keep INTEGER NOT NULL DEFAULT 131070"
-"""For a tail from before windows could change; the widest window there is, twice."""
+"""For a tail from before deliveries were counted."""
 
-_COMMITS: Final = 4
+LENGTH: Final = 65_535
+"""Deliveries that are kept of each session: one for each packet id there is."""
 _HASH_BYTES: Final = 8
 _ENTRY: Final = struct.Struct(f"!H{_HASH_BYTES}s")
 
@@ -57,9 +59,9 @@ def fingerprint(record: Record) -> bytes:
 def prepare(connection: sqlite3.Connection) -> None:
     """Make the table where there is none."""
     connection.executescript(_DDL)
-    if "keep" not in {column for _, column, *_ in connection.execute(_COLUMNS)}:
+    if "upto" not in {column for _, column, *_ in connection.execute(_COLUMNS)}:
         connection.execute(_ADD_UPTO)
-        connection.execute(_ADD_KEEP)
+    connection.executescript(_INDEX)
 
 
 def clear(connection: sqlite3.Connection, session: str) -> None:
@@ -67,28 +69,20 @@ def clear(connection: sqlite3.Connection, session: str) -> None:
     connection.execute("DELETE FROM redelivery_tail WHERE session = ?", (session,))
 
 
-def append(
-    connection: sqlite3.Connection, session: str, deliveries: Fingerprints, *, keep: int
-) -> None:
-    """Add the deliveries of one commit and forget what is older than the last `keep`.
-
-    What was added under a larger `keep` is forgotten when it is older than that many, what came in
-    a large commit when it is older than some of its size.
-    """
+def append(connection: sqlite3.Connection, session: str, deliveries: Fingerprints) -> None:
+    """Add the deliveries of one commit and forget those before the last `LENGTH`."""
     blob = b"".join(map(_ENTRY.pack, deliveries.keys(), deliveries.values()))
     (before,) = connection.execute(
         "SELECT coalesce(max(upto), 0) FROM redelivery_tail WHERE session = ?", (session,)
     ).fetchone()
     count = len(deliveries)
-    upto = before + count
     connection.execute(
-        "INSERT INTO redelivery_tail (session, count, deliveries, upto, keep)"
-        " VALUES (?, ?, ?, ?, ?)",
-        (session, count, blob, upto, max(keep, _COMMITS * count)),
+        "INSERT INTO redelivery_tail (session, count, deliveries, upto) VALUES (?, ?, ?, ?)",
+        (session, count, blob, before + count),
     )
     connection.execute(
-        "DELETE FROM redelivery_tail WHERE session = ? AND upto + max(keep, ?) <= ?",
-        (session, keep, upto),
+        "DELETE FROM redelivery_tail WHERE session = ? AND upto <= ?",
+        (session, before + count - LENGTH),
     )
 
 

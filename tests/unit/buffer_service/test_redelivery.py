@@ -1,3 +1,4 @@
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -5,6 +6,7 @@ import pytest
 from buffer_service.delivery import Delivery, Event, SessionStart, Skipped
 from buffer_service.log.batch import Batch
 from buffer_service.log.capture import CaptureLog
+from buffer_service.log.tail import LENGTH
 from iiot_platform.core.capture_log import Record
 from iiot_platform.core.paths import Home
 from tests.servers.capture_reader import sealed_records
@@ -116,50 +118,45 @@ def test_a_waiting_batch_does_not_grow_by_redeliveries(home: Home) -> None:
     assert payloads(home) == [b"1", b"2", b"3", b"4"]
 
 
-def test_the_tail_keeps_the_last_deliveries_and_no_more(home: Home) -> None:
-    with CaptureLog(home, tail_length=10) as log:
-        for n in range(1, 41):
-            commit(log, message(n, b"x"))
-        (rows,) = log._db.execute("SELECT count(*) FROM redelivery_tail").fetchone()
-        assert rows <= 12
-        batch = commit(log, *[message(n, b"x", dup=True) for n in range(31, 41)])
-        assert batch.dropped == {"line1": 10}
-
-
-def test_a_narrower_window_forgets_nothing_that_a_wider_one_left(home: Home) -> None:
-    sent = [message(n, b"%d" % n) for n in range(1, 101)]
-    with CaptureLog(home, tail_length=200) as log:
-        for event in sent:
-            commit(log, event)
+def test_whatever_a_broker_may_have_under_way_is_known_again(home: Home) -> None:
+    """One small commit, then large ones: an acknowledgement may be lost however old it is."""
+    cuts = [0, 3, 500, 20_000, 40_000, LENGTH]
+    sent = [message(n, b"%d" % n) for n in range(1, LENGTH + 1)]
+    with CaptureLog(home) as log:
+        for lo, hi in pairwise(cuts):
+            commit(log, *sent[lo:hi])
     again = [event._replace(record=event.record._replace(dup=True)) for event in sent]
-    with CaptureLog(home, tail_length=10) as log:
-        # the broker sends all of them again, a few at a time
-        for at in range(0, 100, 5):
-            assert commit(log, *again[at : at + 5]).dropped == {"line1": 5}
-        for n in range(101, 301):
-            commit(log, message(n, b"x"))
+    with CaptureLog(home) as log:
+        # the broker sends all of them again, some at a time, and is killed once more
+        for lo in range(0, LENGTH, 9_000):
+            part = again[lo : lo + 9_000]
+            assert commit(log, *part).dropped == {"line1": len(part)}
+    with CaptureLog(home) as log:
+        assert commit(log, *again).dropped == {"line1": LENGTH}
+    assert len(payloads(home)) == LENGTH
+
+
+def test_the_tail_keeps_the_last_deliveries_and_no_more(home: Home) -> None:
+    with CaptureLog(home) as log:
+        commit(log, message(1, b"first"))
+        for _ in range(3):
+            for lo in range(1, LENGTH, 5_000):
+                stop = min(lo + 5_000, LENGTH + 1)
+                commit(log, *[message(n, b"x") for n in range(lo, stop)])
         (rows,) = log._db.execute("SELECT count(*) FROM redelivery_tail").fetchone()
-        assert rows <= 12
-    assert len(payloads(home)) == 300
+        assert rows <= 15
+        assert commit(log, message(1, b"first", dup=True)).dropped == {}
 
 
-def test_a_broker_that_goes_beyond_the_window_doubles_nothing(home: Home) -> None:
-    sent = [message(n, b"%d" % n) for n in range(1, 201)]
-    with CaptureLog(home, tail_length=10) as log:
-        commit(log, *sent[:100])
-        commit(log, *sent[100:])
-    with CaptureLog(home, tail_length=10) as log:
-        again = [event._replace(record=event.record._replace(dup=True)) for event in sent]
-        assert commit(log, *again).dropped == {"line1": 200}
-
-
-def test_a_tail_from_before_windows_could_change_goes_on(home: Home) -> None:
+def test_a_tail_from_before_deliveries_were_counted_goes_on(home: Home) -> None:
     with CaptureLog(home) as log:
         commit(log, message(1, b"a"))
-        for column in ("upto", "keep"):
-            log._db.execute(f"ALTER TABLE redelivery_tail DROP COLUMN {column}")
+        log._db.execute("DROP INDEX redelivery_tail_upto")
+        log._db.execute("ALTER TABLE redelivery_tail DROP COLUMN upto")
     with CaptureLog(home) as log:
-        assert commit(log, message(1, b"a", dup=True)).dropped == {"line1": 1}
+        commit(log, message(2, b"b"))
+        found = commit(log, message(1, b"a", dup=True), message(2, b"b", dup=True))
+        assert found.dropped == {"line1": 2}
 
 
 def test_what_no_line_takes_is_acknowledged_in_its_turn(home: Home) -> None:

@@ -21,6 +21,8 @@ GROWS = re.compile(
     r"|SEARCH lifecycle\b.*\(line=\?( AND node=\?)?\)$"
 )
 """A search through all that a line has in a table with rows of every hour."""
+NEWEST = re.compile(r"SELECT max\((\w+)\.id\) AS max_1\s+FROM \1\s+WHERE \1\.line = \?\s*$")
+"""One row is read of it: SQLite goes to the end of the index, though its plan does not say so."""
 
 
 @contextmanager
@@ -59,5 +61,5 @@ def test_nothing_is_looked_for_through_the_whole_history(home: Home) -> None:
             for step in (str(row[3]) for row in found):
                 plans += 1
                 assert not step.startswith("SCAN"), statement
-                assert not GROWS.match(step), statement
+                assert not GROWS.match(step) or NEWEST.match(statement), statement
     assert plans > 10

@@ -1,6 +1,7 @@
 """What holds for all tests."""
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,10 @@ from tests.servers.memory import keep_files_in_memory
 from tests.servers.postgres import PostgresServer, running_postgres
 
 keep_files_in_memory()
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell that starts tests in the background has them ignore SIGINT. Dagster lets SIGTERM do
+    # what SIGINT does, and the processes that tests start would inherit that they ignore both.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile("usual", USUAL)
 settings.load_profile("usual")
 

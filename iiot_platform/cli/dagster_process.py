@@ -1,6 +1,7 @@
 """`iiot dagster`: one of Dagster's processes, for containers and units that run each alone."""
 
 import os
+import signal
 from typing import Annotated, NamedTuple, NoReturn, Self
 
 import typer
@@ -97,5 +98,10 @@ def _prepared(context: typer.Context) -> Settings:
 
 
 def _become(command: processes.Command) -> NoReturn:
-    """Signals and exit code are then those of the process itself."""
+    """Signals and exit code are then those of the process itself.
+
+    A shell that starts a process in the background has it ignore SIGINT. Dagster lets SIGTERM do
+    what SIGINT does, and would ignore both.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     os.execve(command.argv[0], command.argv, dict(command.environ))  # noqa: S606 - our own commands

@@ -144,7 +144,7 @@ def test_nothing_is_lost_when_the_server_is_killed(
         )
     with closing(Engine(home, plant)) as engine:
         kinds = {batch["kind"] for batch in engine.ledger.batches(LINES[0], 1_000)}
-        assert kinds == {"live", "backfill"}
+        assert kinds - {"settle"} == {"live", "backfill"}  # the old hour may be due meanwhile
         for line in LINES:
             check(engine, line, feed.rows)
     assert not home.ledger.exists()

@@ -1,7 +1,10 @@
 """`iiot dagster` becomes the process that was asked for."""
 
 import os
-from collections.abc import Mapping, Sequence
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -20,11 +23,14 @@ class BecameError(Exception):
 
 
 @pytest.fixture(autouse=True)
-def _no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+def _no_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     def execve(_path: str, argv: Sequence[str], environ: Mapping[str, str]) -> NoReturn:
         raise BecameError(argv, environ)
 
     monkeypatch.setattr(os, "execve", execve)
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def became(home: Path, *arguments: str) -> BecameError:
@@ -65,3 +71,21 @@ def test_a_wrong_address_is_told(
         main(["dagster", "code-server", "--listen", address], {"IIOT_HOME": str(tmp_path)})
     assert ended.value.code == EXIT_CONFIG
     assert f"got the address '{address}'" in capsys.readouterr().err
+
+
+PROGRAM = """
+import os, signal, sys
+from iiot_platform.cli.dagster_process import _become
+from iiot_platform.orchestration.processes import Command
+
+signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a shell has it for what runs in the background
+told = "import signal; print(signal.getsignal(signal.SIGINT) is signal.SIG_IGN)"
+_become(Command("told", [sys.executable, "-c", told], dict(os.environ)))
+"""
+
+
+def test_what_takes_our_place_can_be_interrupted_and_ended() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "False\n", "")

@@ -13,6 +13,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
+from iiot_platform.config.broker_client import log_in
 from iiot_platform.config.plant import MqttSource
 from iiot_platform.config.tls import client_context
 
@@ -62,11 +63,7 @@ class BrokerWatch:
             client_id=f"{settings.client_id}-watch",
             protocol=MQTTProtocolVersion.MQTTv5,
         )
-        if settings.username is not None:
-            password = settings.password
-            client.username_pw_set(
-                settings.username, None if password is None else password.get_secret_value()
-            )
+        log_in(client, settings)
         client.connect_timeout = _CONNECT_TIMEOUT_S
         client.reconnect_delay_set(_FIRST_PAUSE_S, _LONGEST_PAUSE_S)
         client.on_connect = self._connected

@@ -1,8 +1,6 @@
 """A client of our own around `mqtt5`, which reads and writes the packets."""
 
-import functools
 import ssl
-import struct
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
@@ -12,7 +10,7 @@ from mqtt5 import DisconnectReasonCode, QoS, RetainHandling, SubAckReasonCode
 
 from buffer_service.sources.buffered_socket import BufferedSocket
 from buffer_service.sources.mqtt_client import Answer, Events, Message, OpenSocket, is_shared
-from buffer_service.sources.mqtt_packets import Packet, PacketStream, ProtocolError
+from buffer_service.sources.mqtt_packets import Packet, PacketStream, ProtocolError, pubacks
 from iiot_platform.config.plant import MqttSource
 
 ReasonCode = (
@@ -23,7 +21,6 @@ ReasonCode = (
 )
 """No `IntEnum` while the program runs, whatever the types say: take `int` of it."""
 
-_PUBACK: Final = functools.partial(struct.Struct("!BBH").pack, 0x40, 2)
 _READ_BYTES: Final = 262_144
 _FAILURE: Final = 0x80
 _LARGEST_ID: Final = 65_535
@@ -167,7 +164,7 @@ class Mqtt5Client:
 
     def acknowledge(self, packet_ids: Iterable[int]) -> None:
         """As `Client.acknowledge`."""
-        self._send(b"".join(map(_PUBACK, packet_ids)))
+        self._send(pubacks(packet_ids))
 
     def disconnect(self) -> None:
         """As `Client.disconnect`."""

@@ -5,6 +5,9 @@ Messages are most of what comes, so they are read here, many at a time; all othe
 malformed costs no message.
 """
 
+import functools
+import struct
+from collections.abc import Iterable
 from typing import Final
 
 import mqtt5
@@ -14,6 +17,7 @@ from buffer_service.sources.mqtt_client import Message
 
 _PUBLISH: Final = 0x30
 _DUP: Final = 0x08
+_PUBACK: Final = functools.partial(struct.Struct("!BBH").pack, 0x40, 2)
 _KIND: Final = 0xF0
 _GOES_ON: Final = 0x80
 _LENGTH_BITS: Final = 28
@@ -171,6 +175,11 @@ def parse_publish(command: int, data: bytes, at: int, end: int) -> Message:
     return _new(
         Message, (topic, data[at:end], packet_id, qos, command & 1 == 1, command & _DUP == _DUP)
     )
+
+
+def pubacks(packet_ids: Iterable[int]) -> bytes:
+    """Acknowledgements of messages, one packet behind the other."""
+    return b"".join(map(_PUBACK, packet_ids))
 
 
 def _length(data: bytes, at: int) -> tuple[int, int]:

@@ -5,8 +5,6 @@ MQTT 5 knows for it, and sends each acknowledgement by itself. Here some hundred
 one system call each way, and what nobody reads is not built.
 """
 
-import functools
-import struct
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, cast
 
@@ -19,10 +17,10 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from buffer_service.sources.buffered_socket import BufferedSocket
 from buffer_service.sources.mqtt_client import Answer, Events, Message, OpenSocket, is_shared
-from buffer_service.sources.mqtt_packets import parse_publish
+from buffer_service.sources.mqtt_packets import parse_publish, pubacks
+from iiot_platform.config.broker_client import log_in
 from iiot_platform.config.plant import MqttSource
 
-_PUBACK: Final = functools.partial(struct.Struct("!BBH").pack, 0x40, 2)
 _READ_BURST: Final = 256
 _SEND_RETAINED_ONCE: Final = 1
 _SEND_NO_RETAINED: Final = 2
@@ -57,11 +55,7 @@ class PahoClient:
             reconnect_on_failure=False,
         )
         client.open_socket = open_socket
-        if settings.username is not None:
-            password = settings.password
-            client.username_pw_set(
-                settings.username, None if password is None else password.get_secret_value()
-            )
+        log_in(client, settings)
         client.on_connect = self._handle_connect
         client.on_disconnect = self._handle_disconnect
         client.on_publish_packet = self._burst.append
@@ -137,7 +131,7 @@ class PahoClient:
         """As `Client.acknowledge`."""
         if self._sock is not None:
             # The socket takes whole packets always, so these never fall into one of paho's.
-            self._sock.send(b"".join(map(_PUBACK, packet_ids)))
+            self._sock.send(pubacks(packet_ids))
 
     def disconnect(self) -> None:
         """As `Client.disconnect`."""

@@ -8,19 +8,16 @@ connection: the first data of each node are then a reason to ask.
 import contextlib
 import logging
 import queue
-import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
-from paho.mqtt.client import Client
-from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.reasoncodes import ReasonCode
 
+from iiot_platform.config.broker_client import BrokerClient
 from iiot_platform.config.plant import MqttSource
 from iiot_platform.config.sparkplug import ANY, SparkplugNodes
-from iiot_platform.config.tls import client_context
 from iiot_platform.core import sparkplug
 from iiot_platform.core.clock import now_ms
 from iiot_platform.core.errors import DecodeError, SourceError
@@ -314,13 +311,8 @@ class _OneShot:
         def connected(_client: Any, _data: Any, _flags: Any, code: ReasonCode, _: Any) -> None:
             answers.put(code)
 
-        client = _Client(settings)
+        client = BrokerClient(settings, f"{settings.client_id}-rebirth")
         client.on_connect = connected
-        if settings.username is not None:
-            password = settings.password
-            client.username_pw_set(
-                settings.username, None if password is None else password.get_secret_value()
-            )
         try:
             client.connect(settings.host, settings.port, settings.keepalive_s)
             client.loop_start()
@@ -335,28 +327,3 @@ class _OneShot:
         finally:
             client.disconnect()
             client.loop_stop()
-
-
-class _Client(Client):
-    """paho's client; it leaves no socket open where a handshake fails."""
-
-    def __init__(self, settings: MqttSource) -> None:
-        super().__init__(
-            CallbackAPIVersion.VERSION2,
-            client_id=f"{settings.client_id}-rebirth",
-            protocol=MQTTProtocolVersion.MQTTv5,
-            reconnect_on_failure=False,
-        )
-        self._settings = settings
-
-    def _create_socket(self) -> socket.socket:
-        settings = self._settings
-        plain = socket.create_connection((settings.host, settings.port), _ANSWER_S)
-        try:
-            plain.settimeout(self.keepalive)
-            if settings.tls is None:
-                return plain
-            return client_context(settings.tls).wrap_socket(plain, server_hostname=settings.host)
-        except BaseException:
-            plain.close()
-            raise

@@ -1,48 +1,19 @@
 """Alerts as retained messages at a broker, one connection at a time."""
 
 import logging
-import socket
 import threading
 from typing import Any, Final
 
-import paho.mqtt.client as paho
-from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.reasoncodes import ReasonCode
 
 from iiot_platform.alerts.store import Waiting
+from iiot_platform.config.broker_client import BrokerClient
 from iiot_platform.config.plant import MqttSource
-from iiot_platform.config.tls import client_context
 from iiot_platform.core.errors import SinkError
 
 logger = logging.getLogger(__name__)
 
-CONNECT_TIMEOUT_S: Final = 5.0
 ANSWER_TIMEOUT_S: Final = 10.0
-
-
-class _Client(paho.Client):
-    """A client that leaves no socket open where the handshake fails, as paho's own does."""
-
-    def __init__(self, source: MqttSource, client_id: str) -> None:
-        super().__init__(
-            CallbackAPIVersion.VERSION2,
-            client_id=client_id,
-            protocol=MQTTProtocolVersion.MQTTv5,
-            reconnect_on_failure=False,
-        )
-        self._source = source
-
-    def _create_socket(self) -> socket.socket:
-        source = self._source
-        plain = socket.create_connection((source.host, source.port), CONNECT_TIMEOUT_S)
-        try:
-            plain.settimeout(self.keepalive)
-            if source.tls is None:
-                return plain
-            return client_context(source.tls).wrap_socket(plain, server_hostname=source.host)
-        except BaseException:
-            plain.close()
-            raise
 
 
 class MqttAnnouncer:
@@ -59,7 +30,7 @@ class MqttAnnouncer:
     def __init__(self, source: MqttSource, client_id: str) -> None:
         self._source = source
         self._client_id = client_id
-        self._client: paho.Client | None = None
+        self._client: BrokerClient | None = None
         self._answered = threading.Event()
         self._refusal = ""
         self._codes: dict[int, ReasonCode] = {}
@@ -97,14 +68,9 @@ class MqttAnnouncer:
                 " let the user publish there"
             )
 
-    def _connect(self) -> paho.Client:
+    def _connect(self) -> BrokerClient:
         source = self._source
-        client = _Client(source, self._client_id)
-        if source.username is not None:
-            password = source.password
-            client.username_pw_set(
-                source.username, None if password is None else password.get_secret_value()
-            )
+        client = BrokerClient(source, self._client_id)
         client.on_connect = self._handle_connect
         client.on_publish = self._handle_publish
         self._answered.clear()

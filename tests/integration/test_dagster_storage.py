@@ -144,26 +144,17 @@ def test_many_processes_open_and_write_it_at_once(folder: Path) -> None:
         assert instance.get_runs_count() == PROCESSES * RUNS
 
 
-@pytest.mark.usefixtures("storage_kind")
-def test_an_event_takes_a_fraction_and_reads_as_it_was(tmp_path: Path) -> None:
-    storage = {
-        "module": "iiot_platform.orchestration.storage",
-        "class": "InstanceStorage",
-        "config": {"base_dir": str(tmp_path)},
-    }
-    config = {"storage": {"custom": storage}, "telemetry": {"enabled": False}}
-    (tmp_path / "dagster.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+def test_an_event_takes_a_fraction_and_reads_as_it_was(instance: DagsterInstance) -> None:
     metadata = {f"figure_{number}": number for number in range(20)}
-    with DagsterInstance.from_config(str(tmp_path)) as instance:
-        instance.report_runless_asset_event(AssetMaterialization(KEYS[0], metadata=metadata))
-        read = instance.get_latest_materialization_event(KEYS[0])
-        assert read is not None
-        assert read.asset_materialization is not None
-        assert read.asset_materialization.metadata["figure_7"].value == 7
-        events = instance.event_log_storage
-        assert isinstance(events, SqlEventLogStorage)
-        column = sa.type_coerce(SqlEventLogStorageTable.c.event, sa.Text)
-        with events.index_connection() as connection:
-            (stored,) = connection.execute(sa.select(column)).scalars()
+    instance.report_runless_asset_event(AssetMaterialization(KEYS[0], metadata=metadata))
+    read = instance.get_latest_materialization_event(KEYS[0])
+    assert read is not None
+    assert read.asset_materialization is not None
+    assert read.asset_materialization.metadata["figure_7"].value == 7
+    events = instance.event_log_storage
+    assert isinstance(events, SqlEventLogStorage)
+    column = sa.type_coerce(SqlEventLogStorageTable.c.event, sa.Text)
+    with events.index_connection() as connection:
+        (stored,) = connection.execute(sa.select(column)).scalars()
     assert stored.startswith("z1:")
     assert len(stored) < len(unpacked(stored)) / 4

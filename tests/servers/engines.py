@@ -59,6 +59,29 @@ def settle(engine: Engine, line: str = LINE) -> None:
     raise AssertionError("dirty hours never end")
 
 
+def settle_all(engine: Engine, line: str = LINE) -> None:
+    """Computes hours that are not settled or dirty, oldest first; none may have a defect."""
+    for _ in range(1_000):
+        hours = sorted({*engine.unsettled_hours(line), *engine.dirty_hours(line)})
+        if not hours:
+            return
+        assert not engine.rerun(line, hours[0], run_id="settle", kind="settle").defects
+    raise AssertionError("settling never ends")
+
+
+def files_and_states(engine: Engine, line: str = LINE) -> dict[tuple[str, int], str]:
+    """As `contents`, with the tables whose files have no rows."""
+    found = {}
+    for hour in engine.ledger.hours(line):
+        for name, files in engine.ledger.hour_files(line, hour).items():
+            table = schema.TABLES[name]
+            rows = engine.store.read(table, [file.path for file in files])
+            found[name, hour] = canonical_hash(table, rows)
+        for key, state in engine.ledger.states_of(line, hour).items():
+            found[key.text, hour] = state.hash
+    return found
+
+
 def contents(engine: Engine, line: str = LINE) -> dict[tuple[str, int], str]:
     """A hash of every table of every hour, provenance left out, and of every state."""
     found = {}

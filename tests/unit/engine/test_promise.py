@@ -10,15 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iiot_platform.config.plant import Plant
-from iiot_platform.core import schema
 from iiot_platform.core.capture_log import Record
 from iiot_platform.core.clock import hour_of
 from iiot_platform.core.paths import Home
 from iiot_platform.engine import ledger_schema as db
-from iiot_platform.engine.canonical import canonical_hash
 from iiot_platform.engine.engine import Engine
 from tests.servers.capture_log import write_segments
 from tests.servers.effort import WHOLE
+from tests.servers.engines import files_and_states, settle_all
 from tests.servers.streams import BASE_MS, HOUR_MS, line_records
 
 LINE = "line1"
@@ -67,29 +66,6 @@ def deliveries(seed: int) -> list[Record]:
             arrived.append((ts, message._replace(payload=b"{not json")))
     arrived.sort(key=lambda pair: pair[0])
     return [message._replace(received_ts=at * 1_000) for at, message in arrived]
-
-
-def settle_all(engine: Engine) -> None:
-    for _ in range(1_000):
-        hours = sorted({*engine.unsettled_hours(LINE), *engine.dirty_hours(LINE)})
-        if not hours:
-            return
-        report = engine.rerun(LINE, hours[0], run_id="settle", kind="settle")
-        assert not report.defects
-    pytest.fail("settling never ends")
-
-
-def contents(engine: Engine) -> dict[tuple[str, int], str]:
-    """A hash of every table and state of every hour, provenance left out."""
-    found = {}
-    for hour in engine.ledger.hours(LINE):
-        for name, files in engine.ledger.hour_files(LINE, hour).items():
-            table = schema.TABLES[name]
-            rows = engine.store.read(table, [file.path for file in files])
-            found[name, hour] = canonical_hash(table, rows)
-        for key, state in engine.ledger.states_of(LINE, hour).items():
-            found[key.text, hour] = state.hash
-    return found
 
 
 def live(home: Home, records: Sequence[Record], noise: random.Random) -> tuple[Engine, Plant]:
@@ -146,4 +122,4 @@ def test_tables_follow_from_the_log_and_the_assigned_settings(
     while fresh.run_batch(LINE, run_id="fresh"):
         pass
     settle_all(fresh)
-    assert contents(engine) == contents(fresh)
+    assert files_and_states(engine) == files_and_states(fresh)

@@ -1,21 +1,20 @@
 """Sparkplug data mean what the log says before them, in whatever cuts and whoever asks."""
 
-import os
 import random
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iiot_platform.config.plant import Line, Plant
 from iiot_platform.core import schema
+from iiot_platform.core.capture_log import Record
 from iiot_platform.core.clock import hour_of
 from iiot_platform.core.paths import Home
 from iiot_platform.engine.backfill import backfill
-from iiot_platform.engine.canonical import canonical_hash
 from iiot_platform.engine.decode import decode
 from iiot_platform.engine.engine import Engine
 from iiot_platform.engine.hour import HourBuilder
@@ -23,6 +22,8 @@ from iiot_platform.engine.lifecycle_ledger import LedgerHistory
 from iiot_platform.engine.quarantine import Quarantine, retry
 from iiot_platform.engine.replay import replay
 from tests.servers.capture_log import write_segments
+from tests.servers.effort import WHOLE
+from tests.servers.engines import files_and_states, settle_all
 from tests.servers.sparkplug import metric, payload, spoken
 from tests.servers.sparkplug_feed import NAMES, feed
 from tests.servers.streams import BASE_MS, HOUR_MS, signal
@@ -30,35 +31,12 @@ from tests.servers.streams import BASE_MS, HOUR_MS, signal
 LINE = "line1"
 SETTLED_MS = BASE_MS + 20 * HOUR_MS
 MESSAGES = 110
-CUTS = int(os.environ.get("IIOT_TEST_CUTS", "2"))
 
 
 def plant(**more: object) -> Plant:
     line = {"name": LINE, "sparkplug": {"nodes": [{"group": "G"}], **more}}
     detector = {"window": 12, "threshold": 2.5, "rate_window": 10, "relearn_after": 8}
     return Plant.model_validate({"lines": [line], "defaults": {"signal": detector}})
-
-
-def contents(engine: Engine) -> dict[tuple[str, int], str]:
-    """A hash of every table and state of every hour, provenance left out."""
-    found = {}
-    for hour in engine.ledger.hours(LINE):
-        for name, files in engine.ledger.hour_files(LINE, hour).items():
-            table = schema.TABLES[name]
-            rows = engine.store.read(table, [file.path for file in files])
-            found[name, hour] = canonical_hash(table, rows)
-        for key, state in engine.ledger.states_of(LINE, hour).items():
-            found[key.text, hour] = state.hash
-    return found
-
-
-def settle_all(engine: Engine) -> None:
-    for _ in range(200):
-        hours = sorted({*engine.unsettled_hours(LINE), *engine.dirty_hours(LINE)})
-        if not hours:
-            return
-        assert not engine.rerun(LINE, hours[0], run_id="settle", kind="settle").defects
-    pytest.fail("settling never ends")
 
 
 def whole(home: Home, setting: Plant) -> Engine:
@@ -70,12 +48,14 @@ def whole(home: Home, setting: Plant) -> Engine:
     return engine
 
 
-@settings(
-    max_examples=CUTS,
-    deadline=None,
-    phases=(Phase.explicit, Phase.reuse, Phase.generate),
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+def afresh(home: Home, records: list[Record]) -> dict[tuple[str, int], str]:
+    """What these records give where nothing was computed before."""
+    fresh_home = Home(home.root.parent / "fresh")
+    write_segments(fresh_home, LINE, records)
+    return files_and_states(whole(fresh_home, plant()))
+
+
+@WHOLE
 @given(seed=st.integers(0, 10**6))
 def test_any_cut_and_any_rerun_give_the_same_rows(
     tmp_path_factory: pytest.TempPathFactory, seed: int
@@ -104,14 +84,14 @@ def test_any_cut_and_any_rerun_give_the_same_rows(
     fresh_home = Home(folder / "fresh")
     write_segments(fresh_home, LINE, records)
     fresh = whole(fresh_home, plant())
-    assert contents(engine) == contents(fresh)
-    before = contents(fresh)
+    assert files_and_states(engine) == files_and_states(fresh)
+    before = files_and_states(fresh)
     for _ in backfill(fresh, LINE, fresh.ledger.hours(LINE), run_id="backfill"):
         pass
-    assert contents(fresh) == before
+    assert files_and_states(fresh) == before
 
 
-@settings(max_examples=2 * CUTS, deadline=None)
+@settings(WHOLE, max_examples=2 * WHOLE.max_examples)
 @given(seed=st.integers(0, 10**6), data=st.data())
 def test_any_range_of_the_log_decodes_as_in_the_whole(
     tmp_path_factory: pytest.TempPathFactory, seed: int, data: st.DataObject
@@ -135,7 +115,7 @@ def test_any_range_of_the_log_decodes_as_in_the_whole(
 def test_a_candidate_that_changes_nothing_replays_to_what_stands(home: Home) -> None:
     write_segments(home, LINE, feed(5, 2 * MESSAGES))
     engine = whole(home, plant())
-    tables = {name for name, _ in contents(engine)}
+    tables = {name for name, _ in files_and_states(engine)}
     assert {"states", "signals", "gaps", "quarantine", "late_rows"} <= tables  # what feeds have
     hours = engine.ledger.hours(LINE)
     under = plant().line_settings(LINE)
@@ -169,9 +149,7 @@ def test_nodes_that_the_plant_file_forgot_are_read_once_it_names_them(home: Home
     for _ in backfill(mended, LINE, mended.ledger.hours(LINE), run_id="backfill"):
         pass
     settle_all(mended)
-    fresh_home = Home(home.root.parent / "fresh")
-    write_segments(fresh_home, LINE, records)
-    assert contents(mended) == contents(whole(fresh_home, plant()))
+    assert files_and_states(mended) == afresh(home, records)
 
 
 def test_what_was_too_old_is_read_later_with_the_birth_that_was_read_before(home: Home) -> None:
@@ -212,9 +190,7 @@ def test_what_settings_left_out_is_found_by_a_backfill_of_its_hour(home: Home, f
     for _ in backfill(mended, LINE, mended.ledger.hours(LINE), run_id="backfill"):
         pass
     settle_all(mended)
-    fresh_home = Home(home.root.parent / "fresh")
-    write_segments(fresh_home, LINE, records)
-    assert contents(mended) == contents(whole(fresh_home, plant()))
+    assert files_and_states(mended) == afresh(home, records)
 
 
 def test_values_of_one_moment_all_stay_and_a_message_that_comes_again_adds_none(
@@ -236,8 +212,8 @@ def test_values_of_one_moment_all_stay_and_a_message_that_comes_again_adds_none(
 def test_what_is_set_aside_in_part_is_not_read_again_for_nothing(home: Home) -> None:
     write_segments(home, LINE, feed(9, MESSAGES))
     engine = whole(home, plant())
-    before = contents(engine)
+    before = files_and_states(engine)
     report = retry(engine, LINE, run_id="retry")
     assert report.tried > 0
     assert (report.decoded, report.hours) == (0, [])
-    assert contents(engine) == before
+    assert files_and_states(engine) == before

@@ -61,7 +61,9 @@ def recompute(
     chosen = engine.settings_for(line, hour, keep=settings == "keep")
     computed, span = engine.whole_hour(line, hour, version, chosen)
     builder = engine.builder(line)
-    stood = _Stood(engine.ledger, builder, line, hour, tuple(mark for _, mark in marks))
+    # rows that a batch has left meanwhile may have been read: their marks explain, and stay
+    known = engine.ledger.dirty(line).get(hour, [])
+    stood = _Stood(engine.ledger, builder, line, hour, tuple(mark for _, mark in known))
     differences = tuple(stood.differences(computed)) if version else ()
     different = {found.table for found in differences}
     # rows that are computed under new settings name these, whether or not they have changed

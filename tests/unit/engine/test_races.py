@@ -95,6 +95,27 @@ def test_a_live_batch_beside_a_rerun_loses_or_rests_on_it(
     assert contents(engine) == expected
 
 
+@pytest.mark.parametrize(
+    ("threshold", "reason"), [(3.5, "late"), (2.0, "settings changed")], ids=["late", "settings"]
+)
+def test_rows_that_a_batch_leaves_beside_a_rerun_are_a_reason(
+    home: Home, threshold: float, reason: str
+) -> None:
+    first = [signal("t", BASE_MS + i * 1_000, float(i % 4)) for i in range(60)]
+    behind = [signal("t", BASE_MS + 3_600_000, 1.0)]
+    drain(engine_at(home.root, [*first, *behind]), [1_000])
+    write_segments(home, LINE, [signal("t", BASE_MS + 500, 2.5)])
+    body = PLANT.model_dump(mode="json", exclude_unset=True)
+    body["defaults"]["signal"]["threshold"] = threshold
+    engine, other = Engine(home, PLANT), Engine(home, Plant.model_validate(body))
+    once(engine.ledger, "ranges", lambda: drain(other, [100]), after=False)
+    found = engine.rerun(LINE, HOUR, run_id="rerun")
+    assert {difference.reason for difference in found.differences} == {reason}
+    # its mark was not there when the rerun began: it may rest on a row that was not read
+    assert engine.dirty_hours(LINE) == [HOUR, HOUR + 1]
+    assert engine.rerun(LINE, HOUR, run_id="again").equal
+
+
 def test_an_hour_that_began_while_the_one_before_changed_is_computed_again(
     home: Home, tmp_path: Path
 ) -> None:

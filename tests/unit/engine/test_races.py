@@ -104,7 +104,8 @@ def test_rows_that_a_batch_leaves_beside_a_rerun_are_a_reason(
     first = [signal("t", BASE_MS + i * 1_000, float(i % 4)) for i in range(60)]
     behind = [signal("t", BASE_MS + 3_600_000, 1.0)]
     drain(engine_at(home.root, [*first, *behind]), [1_000])
-    write_segments(home, LINE, [signal("t", BASE_MS + 500, 2.5)])
+    late = signal("t", BASE_MS + 500, 2.5, received=BASE_MS + 2 * 3_600_000)
+    write_segments(home, LINE, [late])
     body = PLANT.model_dump(mode="json", exclude_unset=True)
     body["defaults"]["signal"]["threshold"] = threshold
     engine, other = Engine(home, PLANT), Engine(home, Plant.model_validate(body))

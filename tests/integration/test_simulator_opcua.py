@@ -15,7 +15,7 @@ from iiot_platform.config.plant import Plant
 from iiot_platform.core.paths import Home
 from simulator.opcua_server import NAMESPACE
 from tests.servers.capture_reader import sealed_records
-from tests.servers.mosquitto import free_port
+from tests.servers.ports import free_port
 
 DEADLINE_S = 60.0
 LINE = "line2"

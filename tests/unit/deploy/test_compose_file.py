@@ -11,7 +11,8 @@ import yaml
 
 from iiot_platform.cli.app import COMMANDS
 from iiot_platform.config.plant_file import load_plant
-from tests.servers.stack import DEPLOY, compose_file, image, known_variables
+from iiot_platform.config.settings import POSTGRESQL, Settings
+from tests.servers.stack import DEPLOY, Stack, compose_file, image, known_variables
 
 COMPOSE = compose_file()
 SERVICES: dict[str, Any] = COMPOSE["services"]
@@ -21,6 +22,8 @@ WRITABLE = {"grafana"}
 """Whose image wants to write into itself."""
 MADE = {"./plant"}
 """What `deploy/up` makes, beside secrets/."""
+GIVEN = {"pg_sink_url"}
+"""Secrets that somebody brings, or nobody."""
 OWN_SETTINGS = {"NUMBA_CACHE_DIR", "PYTHONUNBUFFERED", "PATH"}
 
 each_service = pytest.mark.parametrize("name", SERVICES)
@@ -157,8 +160,8 @@ def test_up_makes_every_secret_and_a_valid_plant_and_replaces_nothing(tmp_path: 
     up()
     secrets = tmp_path / "secrets"
     assert secrets.stat().st_mode & 0o777 == 0o700
-    for secret in COMPOSE["secrets"].values():
-        assert (tmp_path / secret["file"]).stat().st_size > 0, secret
+    for name, secret in COMPOSE["secrets"].items():
+        assert name in GIVEN or (tmp_path / secret["file"]).stat().st_size > 0, secret
     made = {path.name: path.read_bytes() for path in secrets.iterdir()}
     up()
     assert {path.name: path.read_bytes() for path in secrets.iterdir()} == made
@@ -171,6 +174,30 @@ def test_up_makes_every_secret_and_a_valid_plant_and_replaces_nothing(tmp_path: 
     assert loaded.alert_broker is not None
     assert loaded.alert_broker.username == "alerts"
     assert [line.name for line in loaded.lines_of("broker")] == ["line1"]
+
+
+def test_tables_go_to_postgresql_where_somebody_gives_its_address(tmp_path: Path) -> None:
+    folder = tmp_path / "secrets"
+    folder.mkdir(mode=0o700)
+    given = folder / "pg_sink_url"
+    given.write_text("postgresql://iiot:secret@db.plant/plant\n", encoding="utf-8")
+    given.chmod(0o600)
+    stack = Stack(tmp_path, variables={"PG_SINK_URL_FILE": "./secrets/pg_sink_url"})
+    stack.prepare()
+    # the user of the image reads it
+    assert given.stat().st_mode & 0o777 == 0o444
+    without = Stack(tmp_path)
+    for name in OURS:
+        secrets = set(SERVICES[name]["secrets"])
+        assert ("pg_sink_url" in secrets) == ("database_url" in secrets), name
+        for one, sinks in ((without, set()), (stack, {POSTGRESQL})):
+            environ = {
+                variable: value
+                for variable, value in one.environ(name).items()
+                if not variable.startswith("INFLUX_")
+            }
+            found = Settings.from_environ(environ).sinks
+            assert found.keys() == (sinks if "database_url" in secrets else set()), name
 
 
 def test_a_broken_certificate_is_told(tmp_path: Path) -> None:

@@ -25,7 +25,8 @@ from iiot_platform.core.errors import SinkError
 from iiot_platform.core.paths import Home
 from tests.servers.certificates import Authority
 from tests.servers.faulty_line import FIRED_S, LENGTH_S, LINE, faulty_plant, write_faulty_line
-from tests.servers.mosquitto import MosquittoServer, ServerTls, free_port, program
+from tests.servers.mosquitto import MosquittoServer, ServerTls, program
+from tests.servers.ports import free_port
 from tests.servers.streams import BASE_MS
 from tests.servers.webhook import Receiver
 

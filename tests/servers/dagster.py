@@ -3,7 +3,6 @@
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -17,6 +16,7 @@ import psutil
 from iiot_platform.config.settings import Settings
 from iiot_platform.orchestration import processes
 from iiot_platform.orchestration.instance import CONFIG_FOLDER, prepare_instance
+from tests.servers.ports import free_port
 
 START_TIMEOUT_S = 240.0
 STOP_TIMEOUT_S = 20.0
@@ -38,12 +38,6 @@ def wait_for(look: Callable[[], Seen], what: str, timeout_s: float) -> Seen:
             raise NeverError(f"{what}: not within {timeout_s:.0f} s")
         time.sleep(POLL_S)
     return seen
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((processes.HOST, 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass

@@ -15,7 +15,7 @@ from iiot_platform.core.errors import SourceError
 from iiot_platform.core.sparkplug import topic_of
 from tests.servers.sparkplug import metric, payload, spoken
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 
 
 def until(condition: Callable[[], object]) -> None:

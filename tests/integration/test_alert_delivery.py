@@ -45,7 +45,7 @@ def retained(port: int, count: int = 1) -> dict[str, Any]:
     """What the broker keeps below the alerts' prefix, by topic; none takes two seconds to see."""
     command = [program("mosquitto_sub"), "-p", str(port), "-t", "iiot/alerts/#", "-v"]
     done = subprocess.run(
-        [*command, "--retained-only", *(("-C", str(count), "-W", "20") if count else ("-W", "2"))],
+        [*command, "--retained-only", *(("-C", str(count), "-W", "60") if count else ("-W", "2"))],
         capture_output=True,
         text=True,
         check=False,

@@ -10,12 +10,13 @@ import yaml
 from iiot_platform.config.plant_file import load_plant
 from iiot_platform.config.settings import Settings
 from iiot_platform.core.clock import MS_PER_HOUR, hour_of, now_ms, partition_key
+from iiot_platform.core.pages import partition_page
 from iiot_platform.core.paths import Home
 from iiot_platform.engine.engine import Engine
 from iiot_platform.orchestration.naming import ASSET_TABLES, ATTEMPT_TAG, LineNames, line_names
 from tests.servers import dagster as dagster_server
 from tests.servers.capture_log import write_segments
-from tests.servers.dagster import Dagster, wait_for
+from tests.servers.dagster import Dagster, shown_key, wait_for
 from tests.servers.lines import signal_records, within_its_hour
 
 LINES = ("press_1", "Línea 2 (Nord)")
@@ -102,7 +103,7 @@ def backfill(
     hour: int,
 ) -> str:
     """A backfill as the UI launches it; the daemon looks at backfills every 30 s."""
-    line = names[LINES[0]]
+    line = names[LINES[1]]
     launched = dagster.graphql(
         LAUNCH,
         params={
@@ -135,7 +136,8 @@ def test_live_batches_materialize_their_hours(
     dagster: Dagster, names: dict[str, LineNames], hour: int
 ) -> None:
     for line in LINES:
-        seen = asset(dagster, names[line].table("readings").path, partition_key(hour))
+        page = partition_page("http://dagster", line, "readings", hour)
+        seen = asset(dagster, shown_key(page), partition_key(hour))
         assert seen["groupName"] == names[line].safe
         assert seen["partitionStats"]["numMaterialized"] == BACKFILLED + 1
         figures = {
@@ -163,7 +165,7 @@ def test_live_batches_materialize_their_hours(
 def test_a_failed_run_is_overtaken_by_the_next_attempt(
     dagster: Dagster, settings: Settings, engine: Engine
 ) -> None:
-    line = LINES[1]
+    line = LINES[0]
     now = now_ms()
     lo, head = write_segments(
         settings.home, line, signal_records(line, range(now, now + 2_000, 100))
@@ -193,7 +195,7 @@ def test_a_backfill_is_one_run_that_covers_each_hour(
     assert [run["status"] for run in found] == ["SUCCESS"]
     keys = [partition_key(hour - back) for back in range(BACKFILLED, 0, -1)]
     for table in ASSET_TABLES:
-        seen = asset(dagster, names[LINES[0]].table(table).path, *keys)
+        seen = asset(dagster, names[LINES[1]].table(table).path, *keys)
         by_run = [
             event["partition"]
             for event in seen["assetMaterializations"]

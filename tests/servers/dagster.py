@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import unquote, urlsplit
 
 import psutil
 
@@ -156,3 +157,10 @@ def running(
         yield dagster
     finally:
         dagster.stop()
+
+
+def shown_key(page: str) -> list[str]:
+    """The asset key that Dagster's pages look for at an address: they decode it twice."""
+    parts = urlsplit(page).path.split("/")
+    assert parts[:2] == ["", "assets"]
+    return [unquote(unquote(part)) for part in parts[2:]]

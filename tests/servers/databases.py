@@ -24,7 +24,7 @@ from iiot_platform.sinks.postgres_session import Session
 from iiot_platform.sinks.sink import OpenSink
 from tests.servers import influx
 from tests.servers.influx import Influx
-from tests.servers.postgres import PostgresServer, running_postgres
+from tests.servers.postgres import TIMESCALE, PostgresServer, running_postgres
 
 NAMES = (INFLUXDB, POSTGRESQL)
 
@@ -127,6 +127,8 @@ class PostgresDatabase:
 
     def __post_init__(self) -> None:
         self.settings = PostgresSettings(url=self.server.database())
+        if TIMESCALE:
+            self.query("CREATE EXTENSION timescaledb")
 
     @property
     def environ(self) -> dict[str, str]:

@@ -42,6 +42,9 @@ _SETTINGS = {
     "autovacuum_naptime": "5s",
 }
 _DURABLE = {"fsync": "on", "full_page_writes": "on"}
+TIMESCALE = os.environ.get("IIOT_TEST_TIMESCALEDB") == "1"
+"""True where the databases behind the tables have the TimescaleDB extension."""
+_TIMESCALE = {"shared_preload_libraries": "timescaledb", "timescaledb.telemetry_level": "off"}
 
 
 def programs() -> Path | None:
@@ -111,7 +114,9 @@ class PostgresServer:
     def start(self) -> None:
         """Starts the server and waits until it answers."""
         parent = os.getpid()
-        settings = _SETTINGS | (_DURABLE if self.durable else {})
+        settings = (
+            _SETTINGS | (_DURABLE if self.durable else {}) | (_TIMESCALE if TIMESCALE else {})
+        )
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(

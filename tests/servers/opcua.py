@@ -163,6 +163,17 @@ async def _sessions(server: Server, *, forget: bool) -> str:
     return "done"
 
 
+def _channels(server: Server) -> str:
+    """How the channels of those who have a session are secured."""
+    return " ".join(
+        sorted(
+            client.processor._connection.security_policy.Mode.name
+            for client in server.bserver.clients
+            if client.processor.session is not None
+        )
+    )
+
+
 async def _obey(server: Server, plant: PlantServer, words: list[str]) -> str:
     match words:
         case ["burst", first, last, interval_ms, *given]:
@@ -185,6 +196,8 @@ async def _obey(server: Server, plant: PlantServer, words: list[str]) -> str:
             return "done"
         case ["sessions" | "forget" as what]:
             return await _sessions(server, forget=what == "forget")
+        case ["channels"]:
+            return _channels(server)
         case ["null", topic, code]:
             node = server.get_node(f"ns={await server.get_namespace_index(NAMESPACE)};s={topic}")
             status = ua.StatusCode(ua.UInt32(int(code, 0)))

@@ -1,4 +1,3 @@
-import asyncio
 import json
 import logging
 import time
@@ -10,10 +9,7 @@ from typing import Any
 import pytest
 
 from buffer_service.service import CaptureService
-from buffer_service.sources.opcua_browse import browse, plant_lines
-from iiot_platform.config.opcua_source import OpcUaSource
 from iiot_platform.config.plant import Line, Plant
-from iiot_platform.config.plant_file import load_plant
 from iiot_platform.core.capture_log import Record
 from iiot_platform.core.paths import Home
 from simulator.opcua_server import NAMESPACE
@@ -298,21 +294,6 @@ def test_two_servers_may_give_one_id_to_different_types(tmp_path: Path) -> None:
         ]
         assert stored[-1]["TimeValue"] == 10
         assert stored[-1].get("Reserve") == reserve
-
-
-def test_browse_shows_what_the_plant_file_may_name(tmp_path: Path) -> None:
-    with OpcUaServer(tmp_path / "server") as server:
-        source = plant(server.url).sources[0]
-        assert isinstance(source, OpcUaSource)
-        found = {one.path: one for one in asyncio.run(browse(source, tmp_path / "pki"))}
-        lines = "\n".join(plant_lines(source, list(found.values())))
-        (tmp_path / "plant.yaml").write_text(lines)
-        assert load_plant(tmp_path / "plant.yaml", {}).line_names == ("line1",)
-    assert set(found) == {f"Plant/{topic}" for topic in (SIGNAL, STATE, VALVE, MOTOR)}
-    motor = found[f"Plant/{MOTOR}"]
-    assert motor.node == f"nsu={NAMESPACE};s={MOTOR}"
-    assert found[f"Plant/{SIGNAL}"].type == "Double"
-    assert "Plant/line1/m/*" in lines
 
 
 def test_polling_brings_changes(tmp_path: Path) -> None:

@@ -23,12 +23,16 @@ from buffer_service.log.segment_file import no_step
 from buffer_service.service import CaptureService
 from iiot_platform.core.capture_log import DAMAGED_FOLDER, Record
 from iiot_platform.core.paths import Home
-from tests.servers.buffer import plant
+from tests.servers.buffer import MQTT_CLIENTS, plant
 from tests.servers.fault_table import ALL, Outcome, Tell
 from tests.servers.mosquitto import MosquittoServer
 from tests.servers.numbered import Publisher, stored_bodies, stored_numbers
 
 pytestmark = pytest.mark.faults
+both_clients = pytest.mark.parametrize(
+    "mqtt_client", MQTT_CLIENTS if ALL else MQTT_CLIENTS[:1], indirect=True
+)
+"""What the client of the broker has a part in."""
 DEADLINE_S = 60.0
 TOPIC = "line1/press/temp"
 Steps = Callable[[str], None]
@@ -98,6 +102,8 @@ def is_connected(home: Path) -> bool:
     return bool(sources) and sources["mqtt"]["state"] == "connected"
 
 
+@both_clients
+@pytest.mark.usefixtures("mqtt_client")
 def test_no_file_may_grow_and_then_it_may_again(tmp_path: Path, told: Tell) -> None:
     times = 5 if ALL else 1
     with (
@@ -147,6 +153,8 @@ def fill_up(ballast: Path) -> None:
             pass
 
 
+@both_clients
+@pytest.mark.usefixtures("mqtt_client")
 def test_the_disk_is_full_and_freed(small_disk: Path, tmp_path: Path, told: Tell) -> None:
     times = 5 if ALL else 1
     ballast = small_disk / "ballast"
@@ -168,6 +176,8 @@ def test_the_disk_is_full_and_freed(small_disk: Path, tmp_path: Path, told: Tell
     finish("disk full (tmpfs) and freed", times, publisher, home, told, recovered_s=recovered_s)
 
 
+@both_clients
+@pytest.mark.usefixtures("mqtt_client")
 def test_a_disk_that_takes_its_time(tmp_path: Path, told: Tell) -> None:
     slow: list[str] = []
     most = 12 if ALL else 4
@@ -188,6 +198,8 @@ def test_a_disk_that_takes_its_time(tmp_path: Path, told: Tell) -> None:
     finish("disk half a second slow", most, publisher, tmp_path, told, recovered_s=recovered_s)
 
 
+@both_clients
+@pytest.mark.usefixtures("mqtt_client")
 def test_the_clock_jumps_forward_and_back(
     tmp_path: Path, told: Tell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -212,6 +224,8 @@ def test_the_clock_jumps_forward_and_back(
     )
 
 
+@both_clients
+@pytest.mark.usefixtures("mqtt_client")
 def test_a_burst_of_ten_times_the_rate(tmp_path: Path, told: Tell) -> None:
     rate, bursts = (500, 3) if ALL else (200, 1)
     with (
@@ -231,6 +245,8 @@ def test_a_burst_of_ten_times_the_rate(tmp_path: Path, told: Tell) -> None:
     )
 
 
+@both_clients
+@pytest.mark.usefixtures("mqtt_client")
 def test_a_device_that_floods_does_not_keep_others_from_the_log(tmp_path: Path, told: Tell) -> None:
     flooding, quiet = "line1/press/mad", "line1/press/calm"
     with MosquittoServer(tmp_path / "broker") as broker, capturing(tmp_path, broker.port):

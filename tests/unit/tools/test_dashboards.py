@@ -113,6 +113,33 @@ def test_what_a_panel_overrides_is_what_its_queries_show(name: str) -> None:
             assert override["matcher"]["options"] in shown, panel["title"]
 
 
+@pytest.mark.parametrize("name", BOARDS)
+def test_tags_stand_in_the_order_of_the_query(name: str) -> None:
+    tables = [
+        (panel, target["query"])
+        for panel in data_panels(json.loads(rendered()[name]))
+        for target in panel["targets"]
+        if target["resultFormat"] == "table"
+    ]
+    for panel, query in tables:
+        tags = re.findall(r'"(\w+)"', query.partition(" GROUP BY ")[2])
+        if len(tags) > 1:
+            step = panel["transformations"][0]
+            assert step["id"] == "organize", panel["title"]
+            places = step["options"]["indexByName"]
+            assert sorted(places, key=places.__getitem__) == ["Time", *tags], panel["title"]
+
+
+@pytest.mark.parametrize("name", BOARDS)
+def test_only_times_are_shown_as_dates(name: str) -> None:
+    for panel in data_panels(json.loads(rendered()[name])):
+        # a name with the unit of a date is read as one: "line 1" is January 2001
+        assert "date" not in panel["fieldConfig"]["defaults"].get("unit", ""), panel["title"]
+        for override in panel["fieldConfig"]["overrides"]:
+            dated = [p for p in override["properties"] if "date" in str(p["value"])[:4]]
+            assert not dated or override["matcher"]["options"] == "Time", panel["title"]
+
+
 @pytest.mark.parametrize("name", sorted(rendered()))
 def test_rows_repeat_for_variables_and_panels_lie_beside_each_other(name: str) -> None:
     board = json.loads(rendered()[name])

@@ -99,6 +99,7 @@ class Source:
         by: Iterable[str] = (),
         without: Iterable[str] = (),
         newest: int | None = None,
+        gaps: bool = True,
     ) -> str:
         """A query for the dashboard's time range and the chosen tags.
 
@@ -109,6 +110,7 @@ class Source:
             by: tags that are told apart.
             without: tags whose variable does not restrict this query.
             newest: only the newest rows, at most this many, the newest first.
+            gaps: whether an interval without points has an empty row, which breaks a line.
         """
         columns = ", ".join(f'{text} AS "{shown}"' for shown, text in expressions.items())
         conditions = " AND ".join([*self._chosen(without), *where, "$timeFilter", self.stands])
@@ -117,7 +119,7 @@ class Source:
         if groups:
             text += f" GROUP BY {', '.join(groups)}"
         if every:
-            text += " fill(none)"
+            text += f" fill({'null' if gaps else 'none'})"
         return text if newest is None else f"{text} ORDER BY time DESC LIMIT {newest}"
 
     def annotation(

@@ -26,6 +26,7 @@ GAP_MS: Final = 60_000
 FULL, HALF, THIRD = 24, 12, 8
 UPPER, LOWER, ANOMALY, RUN = "upper limit", "lower limit", "anomaly", "run"
 SHIFT, OFF_REFERENCE = "level shift", "off reference"
+_CYCLE_GAP_MS: Final = 900_000
 _NEWEST_ANOMALIES: Final = 200
 
 
@@ -57,7 +58,9 @@ def lines(title: str, description: str = "") -> timeseries.Panel:
         .line_width(1)
         .fill_opacity(0)
         .show_points(VisibilityMode.AUTO)
-        .insert_nulls(GAP_MS)
+        # of the gaps in the data the short ones are bridged; to insert those that are longer
+        # would break every line of a range whose interval is
+        .span_nulls(GAP_MS)
         .legend(
             common.VizLegendOptions()
             .display_mode(LegendDisplayMode.LIST)
@@ -98,6 +101,11 @@ def plotted(
     if by == schema.LINE.name:
         line = f"${{__field.labels.{by}:percentencode}}"
     return panel if line is None else links.with_partitions(panel, source.table, line)
+
+
+def cycles(panel: timeseries.Panel) -> timeseries.Panel:
+    """A panel of cycles, which are far apart: points are shown, and a line is broken later."""
+    return panel.show_points(VisibilityMode.ALWAYS).span_nulls(_CYCLE_GAP_MS)
 
 
 def share(panel: timeseries.Panel) -> timeseries.Panel:

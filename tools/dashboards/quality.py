@@ -3,7 +3,7 @@
 from typing import Final
 
 from grafana_foundation_sdk.builders import dashboard as builders
-from grafana_foundation_sdk.models.common import GraphDrawStyle, VisibilityMode
+from grafana_foundation_sdk.models.common import GraphDrawStyle
 
 from iiot_platform.core import schema
 from tools.dashboards import boards, links, panels
@@ -88,15 +88,16 @@ def quality() -> builders.Dashboard:
         .span(THIRD)
     )
     made = made.with_panel(
-        panels.plotted(
-            "Coverage of machine cycles",
-            CYCLES,
-            {"coverage": f"min({CYCLES.name('coverage')})"},
-            by="device_name",
-            line=None,
-            description=CYCLES.table.column("coverage").description.capitalize(),
+        panels.cycles(
+            panels.plotted(
+                "Coverage of machine cycles",
+                CYCLES,
+                {"coverage": f"min({CYCLES.name('coverage')})"},
+                by="device_name",
+                line=None,
+                description=CYCLES.table.column("coverage").description.capitalize(),
+            )
         )
-        .show_points(VisibilityMode.ALWAYS)
         .unit("percentunit")
         .height(8)
         .span(THIRD)

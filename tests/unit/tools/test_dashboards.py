@@ -146,6 +146,21 @@ def test_tags_stand_in_the_order_of_the_query(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", BOARDS)
+def test_lines_stay_lines_whatever_the_interval(name: str) -> None:
+    for panel in data_panels(json.loads(rendered()[name])):
+        drawn = panel["fieldConfig"]["defaults"].get("custom", {})
+        if panel["type"] == "timeseries":
+            # nulls that Grafana inserts break each line whose points are farther apart
+            assert "insertNulls" not in drawn, panel["title"]
+            assert drawn["spanNulls"] >= 60_000, panel["title"]
+            for target in panel["targets"]:
+                assert target["query"].endswith(" fill(null)"), panel["title"]
+        elif "insertNulls" in drawn:
+            two_weeks_ms = 14 * 24 * 3_600_000
+            assert two_weeks_ms / panel["maxDataPoints"] <= drawn["insertNulls"], panel["title"]
+
+
+@pytest.mark.parametrize("name", BOARDS)
 def test_only_times_are_shown_as_dates(name: str) -> None:
     for panel in data_panels(json.loads(rendered()[name])):
         # a name with the unit of a date is read as one: "line 1" is January 2001

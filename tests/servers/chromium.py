@@ -113,7 +113,9 @@ def browser(folder: Path) -> Iterator[Tab]:
             command, stdout=output, stderr=output, env=env, start_new_session=True
         )
     try:
-        with connect(_address(profile, process, log), max_size=None) as connection:
+        address = _address(profile, process, log)
+        # events that nobody reads stop nothing
+        with connect(address, max_size=None, max_queue=None) as connection:
             yield Tab(connection)
     finally:
         os.killpg(process.pid, signal.SIGKILL)

@@ -1,4 +1,7 @@
+import json
+import math
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -177,6 +180,14 @@ def test_anomalies_and_events_link_to_run_and_partition() -> None:
     for table in ("signals", schema.READINGS.name):
         assert ("href", partition_page("http://d", "a/b", table, hour)) in page.attributes
     assert page.attributes.count(("href", "http://d/runs/a%2Fb")) == 6
+
+
+def test_a_number_that_is_none_is_none_in_json() -> None:
+    found = report()
+    line = replace(found.lines[0], flagged=(replace(found.lines[0].flagged[0], mean=math.nan),))
+    body = replace(found, lines=(line,)).as_json()
+    (one,) = json.loads(json.dumps(body, allow_nan=False))["lines"][0]["newest_anomalies"]
+    assert (one["mean"], one["value"]) == (None, 9.5)
 
 
 def test_runs_link_to_dagster_where_its_address_is_known() -> None:

@@ -74,7 +74,7 @@ def pacemaker(dagster: Dagster, settings: Settings) -> Iterator["subprocess.Pope
     process = dagster.start_command(command)
     yield process
     process.send_signal(signal.SIGTERM)
-    assert process.wait(30) == 0
+    assert process.wait(TIMEOUT_S) == 0
     dagster.started.remove(process)
 
 

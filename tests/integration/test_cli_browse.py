@@ -1,14 +1,14 @@
 import json
 import subprocess
 import threading
-import time
 from pathlib import Path
 
 import pytest
 
 from iiot_platform.cli.app import main
 from iiot_platform.config.plant_file import load_plant
-from tests.servers.mosquitto import MosquittoServer, free_port, program
+from tests.servers.mosquitto import MosquittoServer, program
+from tests.servers.ports import free_port
 
 
 def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -68,8 +68,6 @@ def test_a_server_that_is_away_is_said_at_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    began = time.monotonic()
     ended, _, error = told(capsys, "opcua", "browse", f"opc.tcp://127.0.0.1:{free_port()}")
     assert ended == 1
     assert "nothing listens there" in error
-    assert time.monotonic() - began < 10

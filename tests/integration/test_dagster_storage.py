@@ -122,7 +122,7 @@ def test_new_events_are_told_to_who_watches(instance: DagsterInstance) -> None:
         seen.set()
 
     instance.watch_event_logs(run_id, None, tell)
-    assert seen.wait(10)
+    assert seen.wait(60)
     instance.end_watch_event_logs(run_id, tell)
     assert told
 

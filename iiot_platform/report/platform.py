@@ -141,7 +141,9 @@ def _stand(lines: Iterable[LineStatus]) -> str:
     counted: Counter[str] = Counter()
     for line in lines:
         counted.update(line.rows)
-    shown = ((table, f"{count:,}", False) for table, count in sorted(counted.items()))
+    shown = (
+        (table.replace("_", " "), f"{count:,}", False) for table, count in sorted(counted.items())
+    )
     return "".join(tiles(shown)) if counted else ""
 
 

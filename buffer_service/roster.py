@@ -15,7 +15,6 @@ from iiot_platform.config.plant import MqttSource, Plant
 from iiot_platform.config.sparkplug import SparkplugNodes
 from iiot_platform.core.clock import now_ms
 from iiot_platform.core.paths import Home
-from iiot_platform.core.sparkplug import LIFECYCLE, PREFIX
 
 if TYPE_CHECKING:
     from buffer_service.delivery import Source
@@ -126,13 +125,8 @@ def _subscribed(plant: Plant, settings: MqttSource) -> tuple[dict[str, str], lis
     filters = [(each, line.line) for line in lines for each in line.topic_filters]
     return (
         {prefix_of(each): line for each, line in filters},
-        [each if _is_for_all(each) else f"{group}{each}" for each, _ in filters],
+        [f"{group}{each}" for each, _ in filters],
     )
-
-
-def _is_for_all(topic_filter: str) -> bool:
-    """True where each buffer of a group needs the messages: births, and deaths, of Sparkplug."""
-    return topic_filter.startswith(PREFIX) and topic_filter.split("/")[2] in LIFECYCLE
 
 
 def _asked(plant: Plant, settings: MqttSource) -> list[SparkplugNodes]:

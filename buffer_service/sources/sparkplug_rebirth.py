@@ -238,10 +238,8 @@ class RebirthCompanion:
         if node is None:
             if len(self._nodes) >= _NODES:
                 return
-            counted = nodes.device == ANY and self._settings.shared_group is None
-            node = self._nodes[topic.node] = _Node(
-                NodeWatch(counted=counted), _Asked(self._first_s)
-            )
+            watch = NodeWatch(counted=nodes.device == ANY)
+            node = self._nodes[topic.node] = _Node(watch, _Asked(self._first_s))
         try:
             payload = sparkplug.decode(body)
         except DecodeError:

@@ -310,7 +310,7 @@ class Plant(Parameters):
                 for i, line in enumerate(self.lines)
             },
             {line.name: self.source_of(line.name).name for line in self.lines},
-            {source.name for source in self.sources if isinstance(source, MqttSource)},
+            {x.name: x.shared_group for x in self.sources if isinstance(x, MqttSource)},
         )
         problems += unmatched(self.alerts, self.line_names)
         written = "mqtt" in self.alerts.model_fields_set and self.alerts.mqtt.enabled

@@ -15,6 +15,7 @@ from typing import Any
 import paho.mqtt.client as mqtt
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
+from pydantic import SecretStr
 
 from buffer_service.service import CaptureService
 from iiot_platform.cli.app import main as cli
@@ -27,9 +28,11 @@ from iiot_platform.engine.engine import Engine
 from iiot_platform.engine.log_export import read_export
 from simulator.broker_link import BrokerAddress
 from simulator.sparkplug import EdgeNode
+from tests.servers.buffer import MQTT_CLIENT
 from tests.servers.capture_log import write_segments
 from tests.servers.capture_reader import sealed_records
-from tests.servers.mosquitto import MosquittoServer
+from tests.servers.certificates import Authority
+from tests.servers.mosquitto import MosquittoServer, ServerTls, free_port
 from tests.servers.sparkplug import metric, payload
 from tests.servers.sparkplug_feed import feed
 from tests.servers.streams import BASE_MS, HOUR_MS
@@ -54,12 +57,12 @@ def until(condition: Callable[[], object], what: str) -> None:
         time.sleep(0.05)
 
 
-def plant(port: int, **more: Any) -> Plant:
+def plant(port: int, *, source: dict[str, Any] | None = None, **more: Any) -> Plant:
     rules = [{"match": "*/*/StateValue", "kind": "state"}]
     nodes = {"nodes": [{"group": LINE}], "metrics": rules, **more}
     return Plant.model_validate(
         {
-            "sources": [{"port": port}],
+            "sources": [{"port": port, **(source or {})}],
             "lines": [{"name": LINE, "sparkplug": nodes}],
             "buffer": {"seal_interval_s": 0.2},
         }
@@ -202,6 +205,32 @@ def test_a_birth_that_was_missed_is_asked_for(server: MosquittoServer, tmp_path:
     set_aside = rows(engine, schema.QUARANTINE)
     assert {row["reason"] for row in set_aside} == {"unknown_alias"}
     assert {row["sensor_name"] for row in rows(engine, schema.SIGNALS)} == {"d/Temp"}
+
+
+@pytest.mark.usefixtures("mqtt_client")
+def test_births_are_asked_for_with_login_and_certificate(tmp_path: Path) -> None:
+    ca = Authority(tmp_path / "ca")
+    broker, own = ca.issue("broker"), ca.issue("buffer")
+    encrypted = ServerTls(ca.ca_file, broker.cert_file, broker.key_file, require_client=True)
+    plain_port, users = free_port(), {"node": "n0de-word", "buffer": "s3cret-word"}
+    source = {
+        "client": os.environ[MQTT_CLIENT],
+        "username": "buffer",
+        "password": users["buffer"],
+        "tls": {"ca_file": ca.ca_file, "cert_file": own.cert_file, "key_file": own.key_file},
+    }
+    home, listener = tmp_path / "var", f"listener {plain_port} 127.0.0.1"
+    login = {"username": "node", "password": SecretStr(users["node"])}
+    node = EdgeNode(BrokerAddress(port=plain_port, **login), LINE, "press", ("d",))
+    with MosquittoServer(tmp_path / "b", users=users, tls=encrypted, lines=[listener]) as server:
+        report(node, lambda: node.births == 1, "birth at the broker")
+        with capturing(home, plant(server.port, source=source)) as service:
+            report(node, lambda: node.births == 2, "the answer")
+            report(node, lambda: topics(home)[f"spBv1.0/{LINE}/DBIRTH/press/d"] >= 1, "birth")
+            assert service.statistics()["sources"]["mqtt"]["rebirths"] == 1
+        node.stop()
+    (asked,) = (line for line in server.log.splitlines() if " as iiot-buffer-rebirth " in line)
+    assert "u'buffer'" in asked
 
 
 def test_nobody_is_asked_where_nothing_may_be_written(

@@ -262,8 +262,8 @@ LINES = [
 ]
 
 
-def routing(**source: Any) -> Routing:
-    plant = Plant.model_validate({"sources": [source], "lines": LINES})
+def routing() -> Routing:
+    plant = Plant.model_validate({"lines": LINES})
     settings = plant.sources[0]
     assert isinstance(settings, MqttSource)
     return Routing(*_subscribed(plant, settings))
@@ -300,11 +300,3 @@ def test_filters_bring_what_is_needed_and_topics_find_their_line() -> None:
         "l1": "l1",
     }.items():
         assert found[topic.encode()] == (topic, line), topic
-
-
-def test_births_go_to_each_buffer_of_a_group_and_data_to_one() -> None:
-    found = routing(shared_group="g")
-    assert "$share/g/spBv1.0/G/NDATA/E" in found.filters
-    assert "spBv1.0/G/NBIRTH/E" in found.filters
-    assert found[b"spBv1.0/G/NDATA/E"][1] == "l1"
-    assert found.subscriptions()["$share/g/spBv1.0/G/DDATA/E/+"] == "l1"

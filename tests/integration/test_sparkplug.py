@@ -28,6 +28,7 @@ from iiot_platform.engine.engine import Engine
 from iiot_platform.engine.log_export import read_export
 from simulator.broker_link import BrokerAddress
 from simulator.sparkplug import EdgeNode
+from simulator.sparkplug_wire import Metric
 from tests.servers.buffer import MQTT_CLIENT
 from tests.servers.capture_log import write_segments
 from tests.servers.capture_reader import sealed_records
@@ -205,6 +206,69 @@ def test_a_birth_that_was_missed_is_asked_for(server: MosquittoServer, tmp_path:
     set_aside = rows(engine, schema.QUARANTINE)
     assert {row["reason"] for row in set_aside} == {"unknown_alias"}
     assert {row["sensor_name"] for row in rows(engine, schema.SIGNALS)} == {"d/Temp"}
+
+
+class DisorderedNode(EdgeNode):
+    """An edge node behind a broker that brings its first birth late, or not at all."""
+
+    def __init__(self, port: int, *, lost: bool) -> None:
+        super().__init__(BrokerAddress(port=port), LINE, "press", ("d",))
+        self._loses = lost
+        self._first = True
+        self._late: list[tuple[str, bytes, int]] = []
+
+    def _publish(self, kind: str, device: str, metrics: list[Metric], timestamp_ms: int) -> None:
+        broker, said = self._client, Said()
+        self._client = said
+        super()._publish(kind, device, metrics, timestamp_ms)
+        self._client = broker
+        if kind == "NBIRTH" and self._first:
+            self._first = False
+            self._late = [] if self._loses else said.messages
+            return
+        for message in (*said.messages, *self._late):
+            broker.publish(*message)
+        self._late = []
+
+
+class Said:
+    """Stands where the connection of a node does, and keeps what it publishes."""
+
+    def __init__(self) -> None:
+        self.messages: list[tuple[str, bytes, int]] = []
+
+    def publish(self, topic: str, body: bytes, qos: int) -> None:
+        self.messages.append((topic, body, qos))
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["late", "lost"])
+def test_a_node_s_birth_that_comes_late_or_not_at_all(
+    server: MosquittoServer, tmp_path: Path, *, lost: bool
+) -> None:
+    home, setting = tmp_path / "var", plant(server.port)
+    node, data = DisorderedNode(server.port, lost=lost), f"spBv1.0/{LINE}/DDATA/press/d"
+    node.report("d", now_ms(), {"Temp": 19.0})  # so that the birth names it
+    with capturing(home, setting) as service:
+        report(node, lambda: node.births == 1 + lost, "birth, or the answer")
+        if not lost:
+            began = time.monotonic()
+            # what is missing is asked for after two seconds
+            report(node, lambda: time.monotonic() - began > 3, "silence")
+        heard = topics(home)[data]
+        report(node, lambda: topics(home)[data] > heard + 5, "data")
+        assert service.statistics()["sources"]["mqtt"]["rebirths"] == lost
+    node.stop()
+    assert node.births == 1 + lost
+    order = [r.topic.split("/")[2] for r in sealed_records(Home(home), LINE)]
+    assert order[0] == "DBIRTH"
+    assert order.count("NBIRTH") == 1
+    engine = Engine(Home(home), setting)
+    while engine.run_batch(LINE, run_id="live", row_cap=7):
+        pass
+    found = rows(engine, schema.SIGNALS)
+    # one of each message by alias; that of a birth may have the same time as the first of them
+    assert len(found) >= order.count("DDATA")
+    assert not rows(engine, schema.QUARANTINE)
 
 
 @pytest.mark.usefixtures("mqtt_client")

@@ -3,7 +3,7 @@
 import json
 import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, cast
 
@@ -84,6 +84,8 @@ class MqttReceiver:
         self._qos0_taken = 0
         self._qos0_settled = 0
         self._qos0_dropped = 0
+        self._qos0_streams: set[str] = set()
+        self._qos0_told_at: int | None = None
         self._unmatched = 0
         self._connects = 0
         self._subscribed_filters = 0
@@ -102,6 +104,8 @@ class MqttReceiver:
     def status(self) -> SourceStatus:
         """The state of the connection, with counts since the start."""
         state, reason, since_ms = self._link.now
+        if state != "connected" and self._away_since_ms is not None:
+            since_ms = self._away_since_ms  # an earlier run's outage goes on
         counts = {
             "connects": self._connects,
             "subscribed": self._subscribed_filters,
@@ -219,13 +223,17 @@ class MqttReceiver:
         if session_present and connection is not None:
             # Filters may be new since the session began; known ones bring nothing twice.
             connection.subscribe()
+            if self._has_session and not self._settings.qos0_queued:
+                self._miss_qos0()
         else:
             self._subscriptions.clear()
+            had_session, self._has_session = self._has_session, True
             # Before the older tail is durably void, nothing of the new session may come.
             self._inbox.put(SessionStart(self._session, (self._generation, _SESSION)))
-            if self._has_session:
+            if had_session:
                 self._lose_session()
             self._inbox.press()
+        self._qos0_streams.clear()
         self._has_session = True
         self._away_since_ms = None
 
@@ -241,14 +249,29 @@ class MqttReceiver:
             self._settings.client_id,
             f"{from_ms(begin_ms):%Y-%m-%d %H:%M:%S} UTC",
         )
-        gap = {
-            "begin_ms": begin_ms,
-            "end_ms": end_ms,
-            "reason": "the broker has lost the session",
-        }
+        streams = set(self._routing.streams.values())
+        self._write_gap(streams, begin_ms, end_ms, "the broker has lost the session")
+
+    def _miss_qos0(self) -> None:
+        """A session keeps no message of QoS 0: a gap for the lines that have such."""
+        streams = self._subscriptions.qos0 & set(self._routing.streams.values())
+        if not streams or self._away_since_ms is None:
+            return
+        logger.warning(
+            "%s: messages of QoS 0 are missing since %s; a gap is written for %s. Publish with"
+            " QoS 1, or have the broker queue them and say 'qos0_queued: true'",
+            self._where,
+            f"{from_ms(self._away_since_ms):%Y-%m-%d %H:%M:%S} UTC",
+            ", ".join(sorted(streams)),
+        )
+        self._write_gap(streams, self._away_since_ms, now_ms(), "no session keeps QoS 0")
+        self._qos0_told_at = self._qos0_taken
+
+    def _write_gap(self, streams: Iterable[str], begin_ms: int, end_ms: int, reason: str) -> None:
+        gap = {"begin_ms": begin_ms, "end_ms": max(begin_ms, end_ms), "reason": reason}
         payload = json.dumps(gap).encode()
         token = (self._generation, _NO_ACKNOWLEDGEMENT)
-        for stream in sorted(set(self._routing.streams.values())):
+        for stream in sorted(streams):
             self._qos0_taken += 1
             record = Record(self._name, f"{GAP_TOPIC}{self._name}", payload, now_us())
             self._inbox.put(Delivery(stream, record, token))
@@ -305,7 +328,7 @@ class MqttReceiver:
             if qos:
                 token = (generation, packet_id)
                 events.append(_new(Delivery, (stream, record, token, session, packet_id)))
-            elif self._has_room():
+            elif self._has_room(stream):
                 events.append(Delivery(stream, record, (generation, _NO_ACKNOWLEDGEMENT)))
             else:
                 continue
@@ -318,8 +341,15 @@ class MqttReceiver:
             for topic, payload in seen:
                 companion.observe(topic, payload)
 
-    def _has_room(self) -> bool:
-        """Whether one more message of QoS 0 is taken."""
+    def _has_room(self, stream: str) -> bool:
+        """Whether one more message of QoS 0 is taken; either way its line has such."""
+        if stream not in self._qos0_streams:
+            self._qos0_streams.add(stream)
+            self._subscriptions.note_qos0(self._subscriptions.qos0 | {stream})
+        if self._qos0_told_at is not None and self._qos0_settled >= self._qos0_told_at:
+            # The gap is durable; from here on counts what this connection brings.
+            self._qos0_told_at = None
+            self._subscriptions.note_qos0(self._qos0_streams)
         if self._qos0_taken - self._qos0_settled >= QOS0_LIMIT:
             self._drop_qos0()
             return False

@@ -124,6 +124,8 @@ class MqttSource(Parameters):
     """Messages that may be unacknowledged: about 2 x rate x commit interval."""
     session_expiry_s: Annotated[int, Field(ge=0, le=2**32 - 1)] = 7 * 86_400
     keepalive_s: Annotated[int, Field(ge=1, le=65_535)] = 30
+    qos0_queued: bool = False
+    """The broker keeps messages of QoS 0 for a session that is away: no gap is written for them."""
     shared_group: LevelName | None = None
     """Buffers that name the same group share the messages; each has a client_id of its own."""
 

@@ -26,6 +26,23 @@ def test_filters_are_remembered_over_a_restart_for_their_session(tmp_path: Path)
     assert kept(path) == set()
 
 
+def test_lines_with_messages_of_qos_0_are_remembered_as_long_as_the_session(
+    tmp_path: Path,
+) -> None:
+    path = subscriptions_file(tmp_path, "mqtt")
+    first = Subscriptions(path, SESSION)
+    first.add({"line1/#": "line1"})
+    first.note_qos0({"line1", "line2"})
+    assert Subscriptions(path, SESSION).qos0 == {"line1", "line2"}
+    assert kept(path) == {"line1/#"}
+    first.note_qos0({"line2"})
+    assert Subscriptions(path, SESSION).qos0 == {"line2"}
+    first.clear()
+    assert Subscriptions(path, SESSION).qos0 == frozenset()
+    path.write_text('{"session": "iiot-buffer@127.0.0.1:1883", "filters": {"line1/#": "line1"}}')
+    assert Subscriptions(path, SESSION).qos0 == frozenset()
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"filters": ["a"]}', '{"session": 1}', "\0"])
 def test_a_spoilt_file_is_as_good_as_none(tmp_path: Path, text: str) -> None:
     path = tmp_path / "subscriptions.json"

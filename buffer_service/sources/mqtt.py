@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final, cast
 
 from buffer_service.delivery import Delivery, Event, SessionStart, Skipped, SourceStatus
+from buffer_service.sessions_left import session_of
 from buffer_service.sources.backoff import Backoff
 from buffer_service.sources.inbox import Inbox
 from buffer_service.sources.link_state import LinkState
@@ -68,8 +69,8 @@ class MqttReceiver:
     ) -> None:
         self._settings = settings
         self._name = settings.name
-        self._session = f"{settings.client_id}@{settings.host}:{settings.port}"
-        self._subscriptions = Subscriptions(subscriptions, self._session)
+        self._session = session_of(settings).text
+        self._subscriptions = Subscriptions(subscriptions, self._session, settings.session_expiry_s)
         remembered = self._subscriptions.filters.items()
         self._routing = Routing(
             streams, filters, {prefix_of(each): stream for each, stream in remembered if stream}

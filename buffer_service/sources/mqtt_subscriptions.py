@@ -34,11 +34,14 @@ class Subscriptions:
     Args:
         path: the file that remembers them; None: they are forgotten with this object.
         session: names the session; what the file says of another one is void.
+        expiry_s: how long the broker keeps it.
     """
 
-    def __init__(self, path: Path | None, session: str) -> None:
+    def __init__(self, path: Path | None, session: str, expiry_s: int = 0) -> None:
         self._path = path
         self._session = session
+        self._expiry_s = expiry_s
+        self._is_noted = False
         self._filters: dict[str, str] = {}
         self._qos0: frozenset[str] = frozenset()
         self._read()
@@ -81,15 +84,21 @@ class Subscriptions:
                 filters = kept["filters"].items()
                 self._filters = {str(each): str(stream) for each, stream in filters}
                 self._qos0 = frozenset(map(str, kept.get("qos0", ())))
+                self._is_noted = kept["expiry_s"] == self._expiry_s
 
     def _keep(self, filters: dict[str, str], qos0: frozenset[str]) -> None:
-        if (filters, qos0) == (self._filters, self._qos0):
+        if self._is_noted and (filters, qos0) == (self._filters, self._qos0):
             return
-        self._filters, self._qos0 = filters, qos0
+        self._filters, self._qos0, self._is_noted = filters, qos0, True
         if self._path is None:
             return
         temporary = self._path.with_name(f"{self._path.name}.tmp")
-        kept = {"session": self._session, "filters": filters, "qos0": sorted(qos0)}
+        kept = {
+            "session": self._session,
+            "expiry_s": self._expiry_s,
+            "filters": filters,
+            "qos0": sorted(qos0),
+        }
         text = json.dumps(kept, indent=1)
         try:
             with temporary.open("w", encoding="utf-8") as file:

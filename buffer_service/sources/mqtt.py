@@ -42,9 +42,10 @@ Token = tuple[int, int]
 class MqttReceiver:
     """Receives the lines of one broker.
 
-    Memory is bounded by the Receive Maximum: the broker sends no further QoS 1 message before
-    older ones are acknowledged. QoS 0 messages have no such bound: beyond `QOS0_LIMIT` that are
-    not yet durable they are dropped, and counted.
+    Memory is bounded: nothing is read while `held_bytes` of payloads are not yet durable. Beside
+    that the broker sends no QoS 1 message beyond the Receive Maximum before older ones are
+    acknowledged, where it keeps to it. QoS 0 messages have no such bound: beyond `QOS0_LIMIT` that
+    are not yet durable they are dropped, and counted.
 
     Args:
         settings: the broker.
@@ -87,6 +88,8 @@ class MqttReceiver:
         self._qos0_dropped = 0
         self._qos0_streams: set[str] = set()
         self._qos0_told_at: int | None = None
+        self._pauses = 0
+        self._is_paused = False
         self._unmatched = 0
         self._connects = 0
         self._subscribed_filters = 0
@@ -109,6 +112,7 @@ class MqttReceiver:
             since_ms = self._away_since_ms  # an earlier run's outage goes on
         counts = {
             "connects": self._connects,
+            "pauses": self._pauses,
             "subscribed": self._subscribed_filters,
             "qos0_dropped": self._qos0_dropped,
             "session": int(self._has_session),
@@ -137,6 +141,7 @@ class MqttReceiver:
 
     def acknowledge(self, tokens: Sequence[object]) -> None:
         """Acknowledge what the connection of now delivered; older connections' is void."""
+        self._inbox.settle_drained()
         generation, connection = self._generation, self._connection
         packet_ids = []
         for delivered_by, packet_id in cast("Sequence[Token]", tokens):
@@ -192,6 +197,7 @@ class MqttReceiver:
                 on_messages=self._take,
                 on_subscribed=self._subscribed,
                 on_unsubscribed=self._unsubscribed,
+                is_full=self._is_full,
             )
             self._connection = connection
             if self._stopping.is_set():
@@ -316,6 +322,7 @@ class MqttReceiver:
         )
         taken_us = now_us()
         events: list[Event] = []
+        size = 0
         companion, seen = self._companion, []
         for topic_bytes, payload, packet_id, qos, retain, dup in messages:
             topic, stream = routing[topic_bytes]
@@ -324,6 +331,7 @@ class MqttReceiver:
                 if qos:
                     events.append(Skipped(session, packet_id, (generation, packet_id)))
                 continue
+            size += len(payload)
             # what the classes themselves would do, in a third of the time
             record = _new(Record, (name, topic, payload, taken_us, None, None, 0, retain, dup))
             if qos:
@@ -337,10 +345,26 @@ class MqttReceiver:
                 seen.append((topic, payload))
         if events:
             self._taken_us = taken_us
-            self._inbox.put_all(events)
+            self._inbox.put_all(events, size)
         if companion is not None:
             for topic, payload in seen:
                 companion.observe(topic, payload)
+
+    def _is_full(self) -> bool:
+        """Whether what was taken must become durable before more is."""
+        was_paused = self._is_paused
+        self._is_paused = self._inbox.held_bytes >= self._settings.held_bytes
+        if self._is_paused and not was_paused:
+            if self._pauses == 0:
+                logger.warning(
+                    "%s: %.0f MB wait for the disk, nothing more is read until they are durable"
+                    " (held_bytes); such pauses are counted",
+                    self._where,
+                    self._inbox.held_bytes / 1e6,
+                )
+            self._pauses += 1
+            self._inbox.press()
+        return self._is_paused
 
     def _has_room(self, stream: str) -> bool:
         """Whether one more message of QoS 0 is taken; either way its line has such."""

@@ -122,6 +122,8 @@ class MqttSource(Parameters):
     tls: MqttTls | None = None
     receive_maximum: Annotated[int, Field(ge=20, le=65_535)] = 4_000
     """Messages that may be unacknowledged: about 2 x rate x commit interval."""
+    held_bytes: Annotated[int, Field(ge=1_000_000)] = 64_000_000
+    """Payloads that may wait for the disk; beyond them nothing more is read from the network."""
     session_expiry_s: Annotated[int, Field(ge=0, le=2**32 - 1)] = 7 * 86_400
     keepalive_s: Annotated[int, Field(ge=1, le=65_535)] = 30
     qos0_queued: bool = False

@@ -182,6 +182,31 @@ def test_a_broker_that_queues_qos_0_makes_no_gap() -> None:
         assert not gaps(source)
 
 
+def test_what_waits_for_the_disk_is_bounded_by_its_size(caplog: pytest.LogCaptureFixture) -> None:
+    pressed: list[int] = []
+    source = mqtt.MqttReceiver(
+        MqttSource(held_bytes=1_000_000),
+        streams={"a/": "a"},
+        filters=["a/#"],
+        on_pressure=lambda: pressed.append(1),
+    )
+    large = Message(b"a/d", bytes(400_000), 1, 1, retain=False, dup=False)
+    for _ in range(2):
+        source._take([large, large])
+        assert not source._is_full()
+        first = source.drain()
+        source._take([large])
+        assert source._is_full()
+        source.acknowledge([event.token for event in first if isinstance(event, Delivery)])
+        assert not source._is_full()
+        assert source._inbox.held_bytes == 400_000
+        source.acknowledge([event.token for event in source.drain() if isinstance(event, Delivery)])
+        assert source._inbox.held_bytes == 0
+    assert source.status.counts["pauses"] == 2
+    assert len(pressed) == 2
+    assert caplog.text.count("nothing more is read until they are durable") == 1
+
+
 def test_half_a_window_asks_for_an_early_commit() -> None:
     pressed: list[int] = []
     source = receiver(pressed)

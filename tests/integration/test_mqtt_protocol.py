@@ -16,7 +16,7 @@ from buffer_service.sources.mqtt_connection import Connection, Wanted
 from iiot_platform.config.plant import MqttSource
 from tests.servers.buffer import MQTT_CLIENTS
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 WELCOME = mqtt5.ConnAckPacket().write()
 
 

@@ -22,8 +22,9 @@ from iiot_platform.orchestration.instance import prepare_instance
 from tests.servers.capture_log import write_segments
 from tests.servers.fault_table import ALL
 from tests.servers.lines import signal_records
-from tests.servers.mosquitto import MosquittoServer, free_port
+from tests.servers.mosquitto import MosquittoServer
 from tests.servers.opcua import OpcUaServer
+from tests.servers.ports import free_port
 
 SECRETS = {
     name: f"zQ7-{name}-w0rd"
@@ -217,7 +218,7 @@ def test_nothing_that_is_written_holds_a_secret(tmp_path: Path, refusing: int) -
             until_refused(site, buffer)
         finally:
             buffer.send_signal(signal.SIGTERM)
-            assert buffer.wait(30) == 0
+            assert buffer.wait(DEADLINE_S) == 0
     told = site.output()
     # what was to fail has failed, and at every level
     for said in ("DEBUG", "refused as 'buffer'", "401", "webhook", "seen by others"):

@@ -26,12 +26,12 @@ from iiot_platform.config.database import normalised
 from iiot_platform.engine.ledger_schema import LAYOUT
 from iiot_platform.orchestration.pool.parenthood import end_with
 from tests.servers.certificates import Authority, KeyPair
-from tests.servers.dagster import free_port
+from tests.servers.ports import free_port
 
 USER = "iiot"
 PASSWORD = "geheim"  # noqa: S105 - of a server that lives as long as a test
 _DEBIAN = "usr/lib/postgresql/[0-9]*/bin"
-_DEADLINE_S = 30.0
+_DEADLINE_S = 60.0
 _SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",

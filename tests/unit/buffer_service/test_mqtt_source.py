@@ -11,7 +11,6 @@ from paho.mqtt.properties import Properties
 
 from buffer_service.delivery import Delivery, Skipped
 from buffer_service.sources import mqtt, mqtt_failures
-from buffer_service.sources.backoff import Backoff
 from buffer_service.sources.buffered_socket import BufferedSocket
 from buffer_service.sources.mqtt_client import Message
 from buffer_service.sources.mqtt_packets import parse_publish
@@ -215,15 +214,6 @@ def test_half_a_window_asks_for_an_early_commit() -> None:
     assert not pressed
     source._take([message("plant/a", 10)])
     assert pressed == [1]
-
-
-def test_waits_grow_to_a_cap_and_start_over() -> None:
-    backoff = Backoff(first_s=1.0, cap_s=4.0)
-    waits = [backoff.next_s() for _ in range(200)]
-    assert all(0 < wait <= min(4.0, 2.0**n) for n, wait in enumerate(waits))
-    assert max(waits) > 3
-    backoff.reset()
-    assert backoff.next_s() <= 1.0
 
 
 @pytest.mark.parametrize(

@@ -171,6 +171,21 @@ def test_tls(tmp_path: Path) -> None:
     assert payloads(tmp_path) == numbers(0, 3_000)
 
 
+def test_a_certificate_for_another_name_is_refused(tmp_path: Path) -> None:
+    authority = Authority(tmp_path / "ca")
+    pair = authority.issue("another-broker", addresses=())
+    tls = ServerTls(authority.ca_file, pair.cert_file, pair.key_file)
+    ours = {"ca_file": authority.ca_file}
+    with MosquittoServer(tmp_path / "broker", tls=tls) as server:
+        with capturing(tmp_path, server.port, tls=ours) as service:
+            reason = reason_of(service)
+            assert "the broker's certificate is not accepted" in reason
+            assert "certificate is not valid for '127.0.0.1'" in reason
+            assert service.statistics()["sources"]["mqtt"]["connects"] == 0
+        with capturing(tmp_path, server.port, tls={**ours, "verify": False}) as service:
+            until(connected(service))
+
+
 def test_tls_where_plain_is_spoken(tmp_path: Path) -> None:
     with (
         MosquittoServer(tmp_path / "broker") as server,

@@ -260,7 +260,8 @@ def test_a_pool_that_was_killed_leaves_no_run_behind(
         dagster.start_pool()
         status, log = ended(dagster, worker["run_id"])
     assert status == "FAILURE"
-    assert "the pool that had taken this run on has ended" in log
+    # told by who notices first: the pool that is back, or Dagster's monitoring while none is there
+    assert "the pool that had taken this run on has ended" in log or "no pool listens" in log
     wait_for(lambda: caught_up(engine), "the next attempt", RUN_TIMEOUT_S)
 
 

@@ -121,8 +121,9 @@ def quality() -> builders.Dashboard:
         .height(8)
         .span(HALF)
     )
-    totals = QUALITY.select(counts, every=None, by=[_LINE, "reason"])
-    newest = QUALITY.select(run, every=None, by=[_LINE, "reason"])
+    tags = [_LINE, "reason"]
+    totals = QUALITY.select(counts, every=None, by=tags)
+    newest = QUALITY.select(run, every=None, by=tags)
     asset = {
         "title": "Open the table in Dagster",
         "url": "${dagster_url:raw}/assets/${__value.raw:percentencode}/" + found.name,
@@ -131,14 +132,14 @@ def quality() -> builders.Dashboard:
     link = panels.properties({"links": [asset]})
     return (
         made.with_panel(
-            panels.listed("Sum in the chosen time", totals)
+            panels.listed("Sum in the chosen time", totals, tags)
             .override_by_name(_LINE, link)
             .height(9)
             .span(HALF)
         )
         .with_panel(
             links.with_hours(
-                panels.listed("Newest interval of each reason and its run", newest),
+                panels.listed("Newest interval of each reason and its run", newest, tags),
                 found,
                 line=f"${{__data.fields.{_LINE}:percentencode}}",
             )

@@ -3,6 +3,7 @@ import re
 import time
 import uuid
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,10 +11,11 @@ import pandas as pd
 import pytest
 
 from iiot_platform.alerts.grafana_queries import AlertQuery, alert_queries
+from iiot_platform.client import Client
 from iiot_platform.config.alerts import AlertSettings
 from iiot_platform.config.settings import INFLUXDB
 from iiot_platform.core import schema
-from iiot_platform.core.clock import MS_PER_HOUR, hour_of
+from iiot_platform.core.clock import MS_PER_HOUR, hour_of, to_ms
 from iiot_platform.core.pages import partition_page
 from iiot_platform.orchestration.delivery import delivery_to
 from iiot_platform.sinks.influxdb import InfluxSink
@@ -213,6 +215,24 @@ def test_value_limits_and_anomalies_are_those_of_the_interval(server: Filled) ->
     reach = y["vib_accel_rms_y_z_score_thresh"] * y["vib_accel_rms_y_model_std"]
     assert limit["upper limit"] == pytest.approx(y["vib_accel_rms_y_model_avg"] + reach)
     assert limit["lower limit"] == pytest.approx(y["vib_accel_rms_y_model_avg"] - reach)
+
+
+def test_the_coverage_of_hours_is_that_of_the_tables(server: Filled) -> None:
+    board = json.loads(BOARDS["quality.json"])
+    query = next(q for q in panel_queries(board) if q.where.startswith("panel 'Coverage of hours"))
+    values = {"line": list(server.plant.lines), "reason": schema.GAP}
+    shown = {
+        (row["line_name"], hour_of(row["time"])): row["coverage"]
+        for row in server.query(filled_in(query, values))
+    }
+    with closing(Client(server.plant.home)) as client:
+        exact = {
+            (line, hour_of(to_ms(ts.to_pydatetime()))): share
+            for line in server.plant.lines
+            for ts, share in client.coverage(line).itertuples(index=False)
+        }
+    assert shown == pytest.approx(exact)
+    assert min(shown.values()) == pytest.approx(1 - 60 / 3_600)
 
 
 @pytest.mark.parametrize("name", sorted(BOARDS))

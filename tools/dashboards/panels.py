@@ -77,6 +77,7 @@ def plotted(
     expressions: Mapping[str, str],
     *,
     by: str | None = None,
+    every: str = "$__interval",
     description: str = "",
     without: Iterable[str] = (),
     line: str | None = links.CHOSEN_LINE,
@@ -88,6 +89,7 @@ def plotted(
         source: the table.
         expressions: what is plotted, by the name that it is shown under.
         by: makes one line per value of a tag, named after it.
+        every: interval that is aggregated over.
         description: of the panel.
         without: tags whose variable does not restrict it.
         line: where Grafana finds the line's name; None where points are of several lines.
@@ -96,7 +98,7 @@ def plotted(
     alias = "$col" if by is None else f"$tag_{by}"
     if by is not None and len(expressions) > 1:
         alias += " $col"
-    query = source.select(expressions, by=groups, without=without)
+    query = source.select(expressions, every=every, by=groups, without=without)
     panel = lines(title, description).with_target(InfluxQuery(query, alias=alias))
     if by == schema.LINE.name:
         line = f"${{__field.labels.{by}:percentencode}}"

@@ -6,6 +6,7 @@ from grafana_foundation_sdk.builders import dashboard as builders
 from grafana_foundation_sdk.models.common import GraphDrawStyle
 
 from iiot_platform.core import schema
+from iiot_platform.core.clock import MS_PER_HOUR, MS_PER_S
 from tools.dashboards import boards, links, panels
 from tools.dashboards.influxql import InfluxQuery, Source
 from tools.dashboards.panels import FULL, HALF, THIRD
@@ -69,7 +70,26 @@ def quality() -> builders.Dashboard:
         .interval("10s")
         .unit("s")
         .height(8)
-        .span(THIRD)
+        .span(HALF)
+    )
+    made = made.with_panel(
+        panels.share(
+            panels.plotted(
+                "Coverage of hours",
+                SUMMARY,
+                {"coverage": f"1 - sum({SUMMARY.name('missing_s')}) / {MS_PER_HOUR // MS_PER_S}"},
+                by=_LINE,
+                every="1h",
+                description="Share of an hour that lies in no gap. A gap counts in the hour in "
+                "which its source was back; the live page and Client.coverage place it where it "
+                "was.",
+            )
+        )
+        .draw_style(GraphDrawStyle.BARS)
+        .fill_opacity(30)
+        .time_from("24h")
+        .height(8)
+        .span(HALF)
     )
     late = QUALITY.select(
         counts,
@@ -85,7 +105,7 @@ def quality() -> builders.Dashboard:
         )
         .interval("10s")
         .height(8)
-        .span(THIRD)
+        .span(HALF)
     )
     made = made.with_panel(
         panels.cycles(
@@ -100,7 +120,7 @@ def quality() -> builders.Dashboard:
         )
         .unit("percentunit")
         .height(8)
-        .span(THIRD)
+        .span(HALF)
     )
     tags = [_LINE, "reason"]
     totals = QUALITY.select(counts, every=None, by=tags)

@@ -91,6 +91,11 @@ def test_dashboards_use_the_provisioned_data_source(name: str) -> None:
     assert {target["datasource"]["uid"] for target in targets} == {DATASOURCE_UID}
 
 
+@pytest.mark.parametrize("name", sorted(rendered()))
+def test_times_are_shown_in_the_zone_that_is_set_for_the_plant(name: str) -> None:
+    assert json.loads(rendered()[name])["timezone"] == ""  # else it would win over Grafana's own
+
+
 @pytest.mark.parametrize("name", BOARDS)
 def test_points_link_to_their_runs_and_pages_to_dagster(name: str) -> None:
     board = json.loads(rendered()[name])

@@ -11,7 +11,7 @@ class RuleInfo(NamedTuple):
         title: what has happened where it fires.
         value: what its value is.
         unit: of the value and its thresholds.
-        scope: what it is about: each series or device, the line, or a source.
+        scope: what it is about: each series or device, the line, a source, or a database.
         replayable: True where it depends on the tables alone; the others depend on the state of
             processes at the moment, which nothing keeps, and can not be replayed.
         look: what to look at.
@@ -21,7 +21,7 @@ class RuleInfo(NamedTuple):
     title: str
     value: str
     unit: str
-    scope: Literal["series", "device", "line", "source"]
+    scope: Literal["series", "device", "line", "source", "sink"]
     replayable: bool
     look: str
 
@@ -106,9 +106,9 @@ RULES: Final[dict[str, RuleInfo]] = {
             "database is behind",
             "entries that the database has not been given",
             "",
-            "line",
+            "sink",
             replayable=False,
-            look="the database, then iiot status",
+            look="the database, then iiot status and iiot sink status",
         ),
     )
 }

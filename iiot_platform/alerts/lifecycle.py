@@ -22,7 +22,7 @@ class AlertKey(msgspec.Struct, frozen=True, order=True):
 
     Attributes:
         series: `<machine>/<name>[/<operation>]`, `<machine>/<name>` of a device, a source, or
-            empty for the line itself.
+            `sink/<name>` of a database, or empty for the line itself.
     """
 
     line: str

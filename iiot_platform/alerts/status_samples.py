@@ -36,8 +36,8 @@ def status_samples(
 
 def _values(line: LineStatus, buffer: BufferState, source: str) -> Iterator[tuple[str, str, float]]:
     yield "line_lag", "", line.lag_s
-    waiting = sum(sink.pending + sink.rejected for sink in line.sinks.values())
-    yield "sink_backlog", "", float(waiting)
+    for name, sink in line.sinks.items():
+        yield "sink_backlog", f"sink/{name}", float(sink.pending + sink.rejected)
     if buffer.written_ms is not None:
         down = not buffer.running or bool(buffer.storage_error)
         yield "capture_down", BUFFER, float(down)

@@ -16,6 +16,7 @@ from iiot_platform.config.plant import Plant
 from iiot_platform.config.plant_file import load_plant
 from iiot_platform.config.settings import Settings
 from iiot_platform.core import schema
+from iiot_platform.core.pages import asset_prefix
 from iiot_platform.core.parameters import DetectorParameters
 
 _DETECTED = tuple(kind for kind in schema.KINDS if kind != schema.STATE)
@@ -45,6 +46,13 @@ def validate(
         return
     console = Console(highlight=False)
     console.print(_table(plant))
+    for name in plant.line_names:
+        if (prefix := asset_prefix(name)) != name:
+            console.print(
+                f"[yellow]note[/yellow]: line '{escape(name)}' is '{prefix}' in Dagster, whose"
+                " pages can not show its own name: dashboards do not find its assets",
+                soft_wrap=True,
+            )
     console.print(f"[green]valid[/green]: {escape(str(path))}", soft_wrap=True)
 
 
@@ -56,6 +64,7 @@ def _summary(plant: Plant, path: Path) -> dict[str, Any]:
         "lines": [
             {
                 "name": line.name,
+                "asset_prefix": asset_prefix(line.name),
                 "source": plant.source_of(line.name).name,
                 "topic_filter": settings.topic_filter,
                 "topic_filters": list(settings.topic_filters),

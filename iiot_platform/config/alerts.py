@@ -119,7 +119,8 @@ class RuleException(RuleChanges):
 
     Attributes:
         match: `<line>` for everything of a line, `<line>/<machine>` or `<line>/<machine>/<name>`
-            for series of it; a valve's operation may follow. `*` and `?` are allowed everywhere.
+            for series of it; a valve's operation may follow. `<line>/sink/<name>` for a
+            database. `*` and `?` are allowed everywhere.
     """
 
     match: Annotated[str, Field(min_length=1)]

@@ -16,6 +16,8 @@ _RESERVED: Final = {
     *keyword.kwlist,
 }
 _KEPT: Final = 60
+_UNREACHABLE: Final = frozenset('%"')
+"""Dagster's pages decode a `%` of an address twice, and quote keys in selections."""
 
 
 def dagster_name(line: str) -> str:
@@ -27,6 +29,16 @@ def dagster_name(line: str) -> str:
     return f"{kept}_{digest}" if kept else f"line_{digest}"
 
 
+def asset_prefix(line: str) -> str:
+    """What the keys of a line's assets begin with.
+
+    That is its own name, which is all that a dashboard knows of it, but where Dagster's pages
+    could not be reached by it.
+    """
+    unreachable = line in {".", ".."} or _UNREACHABLE & set(line)
+    return dagster_name(line) if unreachable else line
+
+
 def run_page(url: str, run_id: str) -> str:
     """The page of a run, below the address of Dagster's pages."""
     return f"{url}/runs/{quote(run_id, safe='')}"
@@ -35,4 +47,5 @@ def run_page(url: str, run_id: str) -> str:
 def partition_page(url: str, line: str, table: str, hour: int) -> str:
     """The page of an hour of a line's table, likewise."""
     key = quote(partition_key(hour), safe="")
-    return f"{url}/assets/{dagster_name(line)}/{table}?view=partitions&partition={key}"
+    prefix = quote(asset_prefix(line), safe="")
+    return f"{url}/assets/{prefix}/{table}?view=partitions&partition={key}"

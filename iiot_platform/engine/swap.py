@@ -17,6 +17,7 @@ from iiot_platform.engine.partition import SeriesState
 
 _PAGE: Final = 500
 """Names that one statement asks for: databases bound the number of parameters."""
+_json_texts: Final = sa.func.json_array_elements_text
 RIPPLE: Final = "ripple"
 """Reason of a dirty mark: the hour went on from a state that is another now."""
 
@@ -81,22 +82,34 @@ def last_states(
     connection: sa.Connection, line: str, keys: Iterable[SeriesKey], before: int | None
 ) -> dict[SeriesKey, StoredState]:
     """The last state of each series, at all or in hours before one."""
-    states = db.STATES.c
-    query = (
-        sa.select(states.hour, states.blob, states.frontier)
-        .where(states.line == line, states.series == sa.bindparam("asked"))
-        .order_by(states.hour.desc())
-        .limit(1)
+    names = {key.text: key for key in keys}
+    if not names:
+        return {}
+    # one look into the index for each name: `IN` would go through every hour of each
+    each = sa.func.json_each if connection.dialect.name == "sqlite" else _json_texts
+    asked = each(json.dumps(list(names))).table_valued("value", name="asked")
+    states, earlier = db.STATES.c, db.STATES.alias("earlier")
+    last = sa.select(sa.func.max(earlier.c.hour)).where(
+        earlier.c.line == line, earlier.c.series == asked.c.value
     )
     if before is not None:
-        query = query.where(states.hour < before)
-    found: dict[SeriesKey, StoredState] = {}
-    for key in keys:
-        # one look into the index each: a query for all would go through every hour of each
-        row = connection.execute(query, {"asked": key.text}).first()
-        if row is not None:
-            found[key] = StoredState(row.hour, SeriesState(row.blob, row.frontier))
-    return found
+        last = last.where(earlier.c.hour < before)
+    query = sa.select(states.series, states.hour, states.blob, states.frontier).select_from(
+        asked.join(
+            db.STATES,
+            sa.and_(
+                states.line == line,
+                states.series == asked.c.value,
+                states.hour == last.scalar_subquery(),
+            ),
+            isouter=True,  # SQLite would begin with the line's states
+        )
+    )
+    return {
+        names[series]: StoredState(hour, SeriesState(blob, frontier))
+        for series, hour, blob, frontier in connection.execute(query)
+        if series is not None
+    }
 
 
 def upsert(

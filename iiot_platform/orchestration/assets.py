@@ -6,6 +6,7 @@ from typing import Final
 
 from dagster import (
     AssetExecutionContext,
+    AssetKey,
     AssetsDefinition,
     AssetSpec,
     BackfillPolicy,
@@ -29,6 +30,7 @@ from iiot_platform.orchestration.naming import (
     LINE_TAG,
     MAX_RUNTIME_TAG,
     RERUN,
+    LineNames,
 )
 from iiot_platform.orchestration.runs import RERUN_DRAIN_S, LineRuns
 
@@ -94,8 +96,8 @@ def _tables(runs: LineRuns, about: catalog.About) -> AssetsDefinition:
 
     @multi_asset(
         name=f"tables_{names.safe}",
-        specs=catalog.table_specs(names, about),
-        check_specs=catalog.table_checks(names),
+        specs=catalog.table_specs(names.plain, about),
+        check_specs=catalog.table_checks(names.plain),
         partitions_def=runs.reporter.hours,
         backfill_policy=BackfillPolicy.single_run(),
         can_subset=True,
@@ -111,7 +113,7 @@ def _tables(runs: LineRuns, about: catalog.About) -> AssetsDefinition:
             context.selected_asset_check_keys,
         )
 
-    return tables
+    return _with_own_keys(tables, names)
 
 
 def _sink(runs: LineRuns, about: catalog.About, sink: str) -> AssetsDefinition:
@@ -119,8 +121,8 @@ def _sink(runs: LineRuns, about: catalog.About, sink: str) -> AssetsDefinition:
 
     @multi_asset(
         name=f"{sink}_{names.safe}",
-        specs=[catalog.sink_spec(names, about, sink).replace_attributes(skippable=True)],
-        check_specs=catalog.sink_checks(names, sink),
+        specs=[catalog.sink_spec(names.plain, about, sink).replace_attributes(skippable=True)],
+        check_specs=catalog.sink_checks(names.plain, sink),
         can_subset=True,
         op_tags={LINE_TAG: names.line},
     )
@@ -129,7 +131,17 @@ def _sink(runs: LineRuns, about: catalog.About, sink: str) -> AssetsDefinition:
         if report.error is not None or report.remaining:
             raise DeliveryError(names.line, sink, report.remaining, report.error)
 
-    return rows
+    return _with_own_keys(rows, names)
+
+
+def _with_own_keys(made: AssetsDefinition, names: LineNames) -> AssetsDefinition:
+    """The same under the line's keys: outputs are named after the keys that they are made with."""
+    if names == names.plain:
+        return made
+    keys = made.keys | {dep.asset_key for spec in made.specs for dep in spec.deps}
+    return made.with_attributes(
+        asset_key_replacements={key: AssetKey([names.prefix, *key.path[1:]]) for key in keys}
+    )
 
 
 def _live_job(runs: LineRuns) -> JobDefinition:

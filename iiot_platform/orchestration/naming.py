@@ -1,13 +1,16 @@
-"""What lines are called in Dagster, whose names are letters, digits and underscores."""
+"""What lines are called in Dagster.
+
+Its names (of jobs, groups, outputs) are letters, digits and underscores; asset keys are any text.
+"""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from dagster import AssetCheckKey, AssetKey
 
 from iiot_platform.core.errors import ConfigError
-from iiot_platform.core.pages import dagster_name
+from iiot_platform.core.pages import asset_prefix, dagster_name
 from iiot_platform.core.schema import ACTIVITY, READINGS, TABLES, Table
 
 ASSET_TABLES: Final[dict[str, Table]] = {
@@ -57,23 +60,30 @@ class LineNames:
     Attributes:
         line: the line's own name.
         safe: its name in Dagster.
+        prefix: what the keys of its assets begin with.
     """
 
     line: str
     safe: str
+    prefix: str
+
+    @property
+    def plain(self) -> "LineNames":
+        """The same with keys that are names as well, which outputs are made of."""
+        return replace(self, prefix=self.safe)
 
     @property
     def raw(self) -> AssetKey:
         """Key of the capture log."""
-        return AssetKey([self.safe, "raw"])
+        return AssetKey([self.prefix, "raw"])
 
     def sink(self, sink: str) -> AssetKey:
         """Key of the line's rows in a database."""
-        return AssetKey([self.safe, sink])
+        return AssetKey([self.prefix, sink])
 
     def table(self, table: str) -> AssetKey:
         """Key of a table."""
-        return AssetKey([self.safe, table])
+        return AssetKey([self.prefix, table])
 
     @property
     def completeness(self) -> AssetCheckKey:
@@ -126,5 +136,5 @@ def line_names(lines: Iterable[str]) -> tuple[LineNames, ...]:
         safe = dagster_name(line)
         if safe in names:
             raise NameClashError(names[safe].line, line, safe)
-        names[safe] = LineNames(line, safe)
+        names[safe] = LineNames(line, safe, asset_prefix(line))
     return tuple(names.values())

@@ -64,7 +64,7 @@ def unsettled_partitions(installation: Installation, lines: Sequence[LineNames])
     for names in lines:
         open_hours = [h for h in engine.ledger.hours(names.line) if engine.is_open(h)]
         due = [*engine.unsettled_hours(names.line), *engine.dirty_hours(names.line)]
-        found |= {(names.safe, partition_key(hour)) for hour in (*open_hours, *due)}
+        found |= {(names.prefix, partition_key(hour)) for hour in (*open_hours, *due)}
     return found
 
 

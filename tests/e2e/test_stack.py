@@ -14,6 +14,7 @@ import sqlalchemy as sa
 import yaml
 from pydantic import SecretStr
 
+from iiot_platform.config.settings import PostgresSettings
 from iiot_platform.core import schema
 from iiot_platform.core.paths import Home
 from iiot_platform.engine.ledger import Ledger
@@ -49,7 +50,11 @@ def database(tmp_path: Path) -> Iterator[influx.Influx]:
 def set_up(folder: Path, postgres: PostgresServer, database: influx.Influx) -> tuple[Stack, str]:
     """The files that `deploy/up` makes, and what of them is another here."""
     there = int(database.url.rpartition(":")[2])
-    stack = Stack(folder, {"influxdb": {8086: there}, "postgres": {5432: postgres.port}})
+    stack = Stack(
+        folder,
+        {"influxdb": {8086: there}, "postgres": {5432: postgres.port}},
+        {"PG_SINK_URL_FILE": "./secrets/pg_sink_url"},
+    )
     stack.prepare()
     token = stack.path("dagster-code", "/run/influx/token")
     token.parent.mkdir()
@@ -57,7 +62,8 @@ def set_up(folder: Path, postgres: PostgresServer, database: influx.Influx) -> t
     url = postgres.database().get_secret_value()
     for name in ("database_url", "postgres_password"):
         (folder / "secrets" / name).chmod(0o600)
-    (folder / "secrets" / "database_url").write_text(url, encoding="utf-8")
+    for name in ("database_url", "pg_sink_url"):
+        (folder / "secrets" / name).write_text(url, encoding="utf-8")
 
     path = folder / "plant" / "plant.yaml"
     plant = yaml.safe_load(stack.translated("buffer", path.read_text(encoding="utf-8")))
@@ -169,6 +175,14 @@ def points(database: influx.Influx) -> int:
     return max((int(n) for n in rows[0].values() if isinstance(n, int)), default=0) if rows else 0
 
 
+def rows(url: str) -> int:
+    engine = sa.create_engine(url, poolclass=sa.NullPool)
+    with contextlib.suppress(sa.exc.ProgrammingError), engine.connect() as connection:
+        table = f"{PostgresSettings.db_schema}.{schema.SIGNALS.name}"
+        return int(connection.exec_driver_sql(f"SELECT count(*) FROM {table}").scalar_one())
+    return 0  # no table yet
+
+
 def test_the_whole_stack_loses_nothing_over_a_restart(
     tmp_path: Path, postgres: PostgresServer, database: influx.Influx
 ) -> None:
@@ -186,6 +200,7 @@ def test_the_whole_stack_loses_nothing_over_a_restart(
             assert wait_for(
                 lambda: connection.exec_driver_sql(done).scalar(), "a run in PostgreSQL", HEALTHY_S
             )
+        assert wait_for(lambda: rows(url), "rows in PostgreSQL", HEALTHY_S)
         assert not (tmp_path / "home" / "ledger.sqlite").exists()
         status, _ = get(f"http://127.0.0.1:{stack.port('dagster-webserver', 3000)}/server_info")
         assert status == 200

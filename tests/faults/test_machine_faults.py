@@ -93,7 +93,7 @@ def buffer_process(home: Path, port: int, **settings: Any) -> Iterator[subproces
     try:
         yield process
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
+        assert process.wait(DEADLINE_S) == 0
     finally:
         if process.poll() is None:
             process.kill()

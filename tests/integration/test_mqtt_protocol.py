@@ -15,7 +15,7 @@ from buffer_service.sources.mqtt_client import Message
 from buffer_service.sources.mqtt_connection import Connection, Wanted
 from iiot_platform.config.plant import MqttSource
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 WELCOME = mqtt5.ConnAckPacket().write()
 
 

@@ -162,7 +162,7 @@ def test_a_buffer_that_is_stopped_goes_on(tmp_path: Path, session_ms: int, gaps:
         finally:
             buffer.send_signal(signal.SIGCONT)
             buffer.terminate()
-            buffer.wait(20)
+            buffer.wait(DEADLINE_S)
     assert numbers(tmp_path) == set(range(10 if gaps else 1, 21))
 
 

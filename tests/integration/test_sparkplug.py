@@ -34,7 +34,7 @@ from tests.servers.sparkplug import metric, payload
 from tests.servers.sparkplug_feed import feed
 from tests.servers.streams import BASE_MS, HOUR_MS
 
-DEADLINE_S = 40.0
+DEADLINE_S = 60.0
 LINE = "line1"
 SCENARIO = """
 name: small

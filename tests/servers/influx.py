@@ -28,6 +28,7 @@ import pytest
 from pydantic import SecretStr
 
 from iiot_platform.config.settings import InfluxSettings
+from tests.servers.ports import free_port
 
 USER = "iiot"
 _CONFIG = """
@@ -51,12 +52,6 @@ bind-address = "127.0.0.1:{rpc}"
   log-enabled = false
   max-body-size = {max_body_bytes}
 """
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass
@@ -164,7 +159,7 @@ class _Handler(BaseHTTPRequestHandler):
             login = base64.b64encode(f"{USER}:{token}".encode()).decode()
             headers["Authorization"] = f"Basic {login}"
         target = f"{path}?{urllib.parse.urlencode(query)}" if query else path
-        connection = http.client.HTTPConnection("127.0.0.1", self.server.upstream, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", self.server.upstream, timeout=60)
         with contextlib.closing(connection):
             connection.request(self.command, target, body=body, headers=headers)
             answer = connection.getresponse()
@@ -203,7 +198,7 @@ class Influx:
         request = urllib.request.Request(  # noqa: S310  # http to the server under test
             f"{self.url}/query", data=form, headers={"Authorization": f"Token {self.token}"}
         )
-        with urllib.request.urlopen(request, timeout=30) as response:  # noqa: S310  # likewise
+        with urllib.request.urlopen(request, timeout=60) as response:  # noqa: S310  # likewise
             answer = json.load(response)
         errors = [r["error"] for r in answer["results"] if "error" in r]
         assert not errors, f"{influxql}: {errors}"
@@ -231,7 +226,7 @@ class InfluxProcess:
         )
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self, deadline_s: float = 20.0) -> None:
+    def start(self, deadline_s: float = 60.0) -> None:
         log = (self.root / "influxd.log").open("ab")
         with log:
             self._process = subprocess.Popen(
@@ -260,7 +255,7 @@ class InfluxProcess:
     def admin(self, influxql: str, token: str) -> None:
         """Run a statement as the administrator, or as nobody while there is none."""
         login = base64.b64encode(f"{USER}:{token}".encode()).decode()
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         with contextlib.closing(connection):
             connection.request(
                 "POST",

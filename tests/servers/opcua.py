@@ -23,7 +23,7 @@ from asyncua import Server, ua
 from simulator.opcua_history import PlantHistory
 from simulator.opcua_security import URI, OneUser, secure
 from simulator.opcua_server import NAMESPACE, PlantServer, Trouble
-from tests.servers.mosquitto import free_port
+from tests.servers.ports import free_port
 
 START_TIMEOUT_S = 60.0
 SIGNAL, STATE, VALVE, MOTOR = (f"line1/m/{name}" for name in ("signal", "state", "valve", "motor"))

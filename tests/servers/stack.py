@@ -19,23 +19,44 @@ from typing import Any
 
 import yaml
 
-from tests.servers.mosquitto import free_port, program
+from tests.servers.mosquitto import program
+from tests.servers.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
-_VARIABLE = re.compile(r"(?<!\$)\$\{([A-Z_]+)(?::-([^}]*))?\}")
+_VARIABLE = re.compile(r"(?<!\$)\$\{([A-Z_]+)(?::([-+])([^}]*))?\}")
 _HOST_AND_PORT = re.compile(r"\b([a-z][a-z-]*|127\.0\.0\.1|0\.0\.0\.0):(\d{4,5})\b")
 _PLAIN_PORT = re.compile(r"-h 127\.0\.0\.1 -p (\d+)")
 
 
 def interpolated(text: str, environ: Mapping[str, str]) -> str:
-    """A text as compose reads it: `${NAME:-default}`; `$$` stays for the container."""
-    return _VARIABLE.sub(lambda found: environ.get(found[1]) or found[2] or "", text)
+    """A text as compose reads it, `$$` left for the container.
+
+    Where NAME is empty, `${NAME:-other}` is the other one, where it is not, `${NAME:+other}`.
+    """
+
+    def value(found: re.Match[str]) -> str:
+        name, sign, other = found.groups("")
+        given = environ.get(name, "")
+        return other if sign and bool(given) == (sign == "+") else given
+
+    return _VARIABLE.sub(value, text)
 
 
-def compose_file() -> dict[str, Any]:
+def compose_file(environ: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """What compose reads, with the variables of a `deploy/.env`."""
+
+    def filled(node: object) -> object:
+        # after the parser, as compose does: an empty value is an empty text
+        if isinstance(node, dict):
+            return {key: filled(value) for key, value in node.items()}
+        if isinstance(node, list):
+            return [filled(one) for one in node]
+        return interpolated(node, environ or {}) if isinstance(node, str) else node
+
     text = (DEPLOY / "compose.yml").read_text(encoding="utf-8")
-    read: dict[str, Any] = yaml.safe_load(interpolated(text, {}))
+    read = filled(yaml.safe_load(text))
+    assert isinstance(read, dict)
     return read
 
 
@@ -69,16 +90,18 @@ class Stack:
     Attributes:
         folder: what the containers' volumes and secrets become.
         given: services that are there already, by port in the container: `{"postgres": {5432: …}}`.
+        variables: what stands in `deploy/.env`.
     """
 
     folder: Path
     given: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
+    variables: Mapping[str, str] = field(default_factory=dict)
     services: dict[str, Any] = field(init=False)
     processes: dict[str, "subprocess.Popen[bytes]"] = field(default_factory=dict)
     _ports: dict[tuple[str, int], int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._file = compose_file()
+        self._file = compose_file(self.variables)
         self.services = self._file["services"]
 
     @property

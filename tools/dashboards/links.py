@@ -2,7 +2,7 @@
 
 Grafana writes times in links in the browser's zone, and partitions are named in UTC: two
 transformations add the hour's key to the data, for links to take it from there. A link names a
-line as its data does; the pages of lines whose name Dagster does not allow are called otherwise.
+line as its data does, and so do the keys of its assets (`core.pages.asset_prefix`).
 """
 
 from typing import Final

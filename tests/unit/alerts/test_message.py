@@ -94,7 +94,7 @@ def test_what_the_state_of_processes_says() -> None:
     line = LineStatus(
         "l",
         lag_s=70.0,
-        sinks={"influxdb": SinkState(pending=600), "postgresql": SinkState(rejected=1)},
+        sinks={"influxdb": SinkState(pending=600), "postgresql": SinkState(rejected=2)},
     )
     running = BufferState(running=True, written_ms=1, sources={"a": "connected", "b": "x: why"})
 
@@ -102,7 +102,11 @@ def test_what_the_state_of_processes_says() -> None:
         made = status_samples(line, buffer, source, AlertSettings())
         return {(one.key.rule, one.key.series): one.values[0] for one in made}
 
-    lag = {("line_lag", ""): 70.0, ("sink_backlog", ""): 601.0}
+    lag = {
+        ("line_lag", ""): 70.0,
+        ("sink_backlog", "sink/influxdb"): 600.0,
+        ("sink_backlog", "sink/postgresql"): 2.0,
+    }
     down = ("capture_down", "buffer")
     assert found(BufferState(), "a") == lag
     assert found(running, "a") == lag | {down: 0.0, ("capture_down", "source/a"): 0.0}
@@ -116,3 +120,16 @@ def test_what_the_state_of_processes_says() -> None:
     assert details == {"buffer": "disk full", "source/b": "source b is x: why"}
     off = AlertSettings.model_validate({"rules": {"line_lag": {"enabled": False}}})
     assert not [s for s in status_samples(line, running, "a", off) if s.key.rule == "line_lag"]
+
+
+def test_an_outage_of_one_database_names_it() -> None:
+    line = LineStatus("l", sinks={"influxdb": SinkState(), "postgresql": SinkState(pending=501)})
+    settings = AlertSettings.model_validate(
+        {"exceptions": [{"match": "l/sink/influxdb", "sink_backlog": {"enabled": False}}]}
+    )
+    found = status_samples(line, BufferState(), "a", settings)
+    (backlog,) = (one for one in found if one.key.rule == "sink_backlog")
+    assert backlog.values > backlog.rule.threshold
+    told = summary(alert(backlog.key, value=backlog.values[0], threshold=500.0))
+    assert told.startswith("l sink/postgresql: database is behind since ")
+    assert topic("a/", backlog.key) == "a/l/sink_backlog/sink/postgresql"

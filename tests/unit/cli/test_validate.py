@@ -7,6 +7,7 @@ import pytest
 
 from iiot_platform.cli.app import COMMANDS, CommandEntry, frame, main
 from iiot_platform.core.errors import StorageError
+from iiot_platform.core.pages import asset_prefix
 
 
 def run(*arguments: str, environ: dict[str, str] | None = None) -> int:
@@ -29,6 +30,16 @@ def test_a_valid_file_shows_its_lines(plant_path: Path, capsys: pytest.CaptureFi
     assert "line1/#" in shown
     assert "a/#" in shown
     assert "zscore 3.5 / 200" in shown
+
+
+def test_a_line_whose_links_lead_nowhere_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "plant.yaml"
+    path.write_text("lines: [line1, Linie 4 Süd, 50%]", encoding="utf-8")
+    assert run("validate", str(path)) == 0
+    (note,) = (row for row in capsys.readouterr().out.splitlines() if row.startswith("note"))
+    assert note.startswith(f"note: line '50%' is '{asset_prefix('50%')}' in Dagster")
 
 
 def test_the_plant_file_comes_from_the_environment(

@@ -2,9 +2,10 @@ import pytest
 from dagster._core.definitions.utils import DISALLOWED_NAMES, is_valid_name
 
 from iiot_platform.core.clock import hour_from_key
-from iiot_platform.core.pages import dagster_name, partition_page, run_page
+from iiot_platform.core.pages import asset_prefix, dagster_name, partition_page, run_page
 from iiot_platform.orchestration.naming import line_names
 from iiot_platform.orchestration.partitions import hourly
+from tests.servers.dagster import shown_key
 
 ODD = ("a b", "a-b", "a.b", "Línea", "线", "-", "x" * 200, "class", "default", "1%", '"quoted"')
 
@@ -36,7 +37,18 @@ def test_pages_lie_below_the_address_of_dagster() -> None:
     assert hourly().has_partition_key(key)
 
 
-def test_a_page_of_a_line_is_that_of_its_asset() -> None:
-    (names,) = line_names(["Línea 2 (Nord)"])
-    page = partition_page("", names.line, "signals", 498_705)
-    assert page.startswith(f"/assets/{'/'.join(names.table('signals').path)}?")
+@pytest.mark.parametrize(
+    "line", [*ODD, "a:b", "a&b?c=d", "x[1]*", "Linie 4 Süd", "50%25", ".", ".."]
+)
+def test_a_page_of_a_line_is_that_of_its_asset(line: str) -> None:
+    (names,) = line_names([line])
+    page = partition_page("", line, "signals", 498_705)
+    assert shown_key(page) == names.table("signals").path
+    assert "/../" not in page
+
+
+def test_assets_are_called_as_dashboards_call_their_line() -> None:
+    own = [line for line in ODD if asset_prefix(line) == line]
+    assert set(ODD) - set(own) == {"1%", '"quoted"'}
+    # what Dagster's pages can not decode
+    assert asset_prefix("1%") == dagster_name("1%")

@@ -11,7 +11,8 @@ import yaml
 
 from iiot_platform.cli.app import COMMANDS
 from iiot_platform.config.plant_file import load_plant
-from tests.servers.stack import DEPLOY, compose_file, image, known_variables
+from iiot_platform.config.settings import POSTGRESQL, Settings
+from tests.servers.stack import DEPLOY, Stack, compose_file, image, known_variables
 
 COMPOSE = compose_file()
 SERVICES: dict[str, Any] = COMPOSE["services"]
@@ -21,6 +22,8 @@ WRITABLE = {"grafana"}
 """Whose image wants to write into itself."""
 MADE = {"./plant"}
 """What `deploy/up` makes, beside secrets/."""
+GIVEN = {"pg_sink_url"}
+"""Secrets that somebody brings, or nobody."""
 OWN_SETTINGS = {"NUMBA_CACHE_DIR", "PYTHONUNBUFFERED", "PATH"}
 
 each_service = pytest.mark.parametrize("name", SERVICES)
@@ -79,6 +82,32 @@ def test_containers_may_do_little(name: str) -> None:
     assert service["restart"] == ("no" if name in ONE_SHOT else "unless-stopped")
     if name not in ONE_SHOT | {"dozzle"}:
         assert not str(service["user"]).startswith(("0", "root"))
+
+
+@each_service
+def test_two_cores_are_enough(name: str) -> None:
+    # Docker starts no container that is given more than the machine has
+    assert SERVICES[name].get("cpus", 0) <= 2
+
+
+def test_what_can_be_done_again_makes_room_for_what_can_not() -> None:
+    first = sorted(SERVICES, key=lambda name: -SERVICES[name].get("oom_score_adj", 0))
+    assert first[0] == "dagster-pool"
+    kept = {"mosquitto", "buffer", "postgres", "influxdb"}
+    assert not kept & {name for name in SERVICES if "oom_score_adj" in SERVICES[name]}
+    # each writes something when it ends; Docker's ten seconds are short for a slow disk
+    for name, service in SERVICES.items():
+        named = [
+            v for v in service.get("volumes", []) if v[0] not in "./" and not v.endswith(":ro")
+        ]
+        assert not named or "stop_grace_period" in service or name in ONE_SHOT, name
+
+
+def test_settings_of_the_compose_file_are_documented() -> None:
+    text = (DEPLOY / "compose.yml").read_text(encoding="utf-8")
+    told = (DEPLOY.parent / "docs" / "how-to" / "deploy-with-containers.md").read_text("utf-8")
+    asked = set(re.findall(r"\$\{([A-Z_]+)", text)) - {"IIOT_VERSION"}
+    assert {name for name in asked if f"`{name}`" not in told} == set()
 
 
 @each_service
@@ -157,8 +186,8 @@ def test_up_makes_every_secret_and_a_valid_plant_and_replaces_nothing(tmp_path: 
     up()
     secrets = tmp_path / "secrets"
     assert secrets.stat().st_mode & 0o777 == 0o700
-    for secret in COMPOSE["secrets"].values():
-        assert (tmp_path / secret["file"]).stat().st_size > 0, secret
+    for name, secret in COMPOSE["secrets"].items():
+        assert name in GIVEN or (tmp_path / secret["file"]).stat().st_size > 0, secret
     made = {path.name: path.read_bytes() for path in secrets.iterdir()}
     up()
     assert {path.name: path.read_bytes() for path in secrets.iterdir()} == made
@@ -171,6 +200,30 @@ def test_up_makes_every_secret_and_a_valid_plant_and_replaces_nothing(tmp_path: 
     assert loaded.alert_broker is not None
     assert loaded.alert_broker.username == "alerts"
     assert [line.name for line in loaded.lines_of("broker")] == ["line1"]
+
+
+def test_tables_go_to_postgresql_where_somebody_gives_its_address(tmp_path: Path) -> None:
+    folder = tmp_path / "secrets"
+    folder.mkdir(mode=0o700)
+    given = folder / "pg_sink_url"
+    given.write_text("postgresql://iiot:secret@db.plant/plant\n", encoding="utf-8")
+    given.chmod(0o600)
+    stack = Stack(tmp_path, variables={"PG_SINK_URL_FILE": "./secrets/pg_sink_url"})
+    stack.prepare()
+    # the user of the image reads it
+    assert given.stat().st_mode & 0o777 == 0o444
+    without = Stack(tmp_path)
+    for name in OURS:
+        secrets = set(SERVICES[name]["secrets"])
+        assert ("pg_sink_url" in secrets) == ("database_url" in secrets), name
+        for one, sinks in ((without, set()), (stack, {POSTGRESQL})):
+            environ = {
+                variable: value
+                for variable, value in one.environ(name).items()
+                if not variable.startswith("INFLUX_")
+            }
+            found = Settings.from_environ(environ).sinks
+            assert found.keys() == (sinks if "database_url" in secrets else set()), name
 
 
 def test_a_broken_certificate_is_told(tmp_path: Path) -> None:

@@ -8,12 +8,12 @@ from pydantic import SecretStr
 from iiot_platform.config.plant import Plant
 from iiot_platform.config.settings import InfluxSettings, PostgresSettings, Settings
 from iiot_platform.core import schema
-from iiot_platform.core.pages import dagster_name
+from iiot_platform.core.pages import asset_prefix, dagster_name
 from iiot_platform.core.paths import Home
 from iiot_platform.orchestration.build import build_definitions
 from iiot_platform.orchestration.naming import ASSET_TABLES
 
-LINES = ["line1", "Línea 2 (a.b)", "class"]
+LINES = ["line1", "Línea 2 (a.b)", "class", "1%"]
 
 
 @pytest.fixture
@@ -28,15 +28,20 @@ def test_every_line_has_its_group_of_assets_and_its_jobs(definitions: Definition
     Definitions.validate_loadable(definitions)
     graph = definitions.resolve_asset_graph()
     for line in LINES:
-        safe = dagster_name(line)
-        keys = {key for key in graph.get_all_asset_keys() if key.path[0] == safe}
+        safe, prefix = dagster_name(line), asset_prefix(line)
+        keys = {key for key in graph.get_all_asset_keys() if key.path[0] == prefix}
         assert {key.path[1] for key in keys} == {"raw", "influxdb", *ASSET_TABLES}
         assert {graph.get(key).group_name for key in keys} == {safe}
         assert {graph.get(key).metadata["line"] for key in keys} == {line}
-        assert not graph.get(AssetKey([safe, "raw"])).is_executable
-        assert graph.get(AssetKey([safe, "signals"])).parent_keys == {AssetKey([safe, "raw"])}
-        children = graph.get(AssetKey([safe, "signals"])).child_keys
-        assert children == {AssetKey([safe, "influxdb"])}
+        assert not graph.get(AssetKey([prefix, "raw"])).is_executable
+        assert graph.get(AssetKey([prefix, "signals"])).parent_keys == {AssetKey([prefix, "raw"])}
+        children = graph.get(AssetKey([prefix, "signals"])).child_keys
+        assert children == {AssetKey([prefix, "influxdb"])}
+        checks = {key for key in graph.asset_check_keys if key.asset_key.path[0] == prefix}
+        assert {(key.asset_key.path[1], key.name) for key in checks} == {
+            ("influxdb", "delivery"),
+            *(("readings", n) for n in ("completeness", "lag_within_bound", "live_equals_rerun")),
+        }
         for job in (f"live_{safe}", f"rerun_{safe}"):
             assert definitions.resolve_job_def(job).tags["iiot/line"] == line
 

@@ -10,9 +10,9 @@ import pytest
 from iiot_platform.config.settings import Settings
 from iiot_platform.core.clock import hour_from_key, hour_start_ms
 from iiot_platform.orchestration.links import DASHBOARDS, Links
-from iiot_platform.orchestration.naming import ASSET_TABLES, LineNames
+from iiot_platform.orchestration.naming import ASSET_TABLES, line_names
 
-NAMES = LineNames("Línea 2 (Nord)", "L_nea_2_Nord")
+(NAMES,) = line_names(["Línea 2 (Nord)"])
 HOUR = hour_from_key("2026-11-22-09:00")
 BOARDS = Path(__file__).parents[3] / "deploy/grafana/dashboards"
 

@@ -110,6 +110,12 @@ resources:{{ index .root.Values.resources .name | toYaml | nindent 2 }}
 {{- end }}
 {{- end }}
 {{- end }}
+{{- with .entry.postgresql }}
+{{- if .secret }}
+- {name: IIOT_PG_SINK_URL_FILE, value: /run/secrets/pg_sink_url}
+- {name: IIOT_PG_SINK_SCHEMA, value: {{ .schema | quote }}}
+{{- end }}
+{{- end }}
 - {name: DAGSTER_UI_URL, value: {{ .entry.ui.url | quote }}}
 {{- with .entry.ui.grafanaUrl }}
 - {name: GRAFANA_URL, value: {{ . | quote }}}
@@ -152,6 +158,13 @@ resources:{{ index .root.Values.resources .name | toYaml | nindent 2 }}
       - secret:
           name: {{ .secret }}
           items: [{key: {{ .key }}, path: influx_token}]
+      {{- end }}
+      {{- end }}
+      {{- with .entry.postgresql }}
+      {{- if .secret }}
+      - secret:
+          name: {{ .secret }}
+          items: [{key: {{ .key }}, path: pg_sink_url}]
       {{- end }}
       {{- end }}
       {{- end }}

@@ -19,6 +19,8 @@ BUFFER_STATUS_FILE: Final = "status.json"
 _SILENT_MS: Final = 10_000
 _NEWEST_BATCHES: Final = 100
 _QUARANTINED: Final = "quarantined."
+_CONDITION: Final = frozenset({"state", "reason", "since_ms"})
+"""What a source says of itself beside its counts."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,12 @@ class BufferState:
         redeliveries_dropped: messages that the broker sent again and that were there already.
         warnings: what a person should look after: a broken plant file, the disk, damaged or
             missing segments, raw records that should go and stay.
+        hot_rows: records that are durable and not yet sealed.
+        commits: `count`, and the seconds `mean_s`, `last_s` and `longest_s` since its start.
+        seals: likewise.
+        counts: what each source has counted since the start.
+        free_bytes: free space where the log lies; None where it has not said.
+        size_bytes: size of that file system.
     """
 
     running: bool = False
@@ -41,6 +49,12 @@ class BufferState:
     sources: Mapping[str, str] = field(default_factory=dict)
     redeliveries_dropped: int = 0
     warnings: tuple[str, ...] = ()
+    hot_rows: int = 0
+    commits: Mapping[str, float] = field(default_factory=dict)
+    seals: Mapping[str, float] = field(default_factory=dict)
+    counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    free_bytes: int | None = None
+    size_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -232,6 +246,7 @@ class _Computed:
 
 def _buffer(reported: Mapping[str, Any], now: int) -> BufferState:
     written = reported.get("written_ms")
+    disk = reported.get("disk", {})
     return BufferState(
         running=written is not None and now - written < _SILENT_MS,
         written_ms=written,
@@ -244,6 +259,15 @@ def _buffer(reported: Mapping[str, Any], now: int) -> BufferState:
             line["redeliveries_dropped"] for line in reported["lines"].values()
         ),
         warnings=_warnings(reported),
+        hot_rows=int(reported.get("hot_rows", 0)),
+        commits=dict(reported.get("commits", {})),
+        seals=dict(reported.get("seals", {})),
+        counts={
+            name: {what: count for what, count in source.items() if what not in _CONDITION}
+            for name, source in reported["sources"].items()
+        },
+        free_bytes=disk.get("free") if disk.get("total") else None,
+        size_bytes=disk.get("total") or None,
     )
 
 

@@ -64,6 +64,7 @@ class Faults:
         delay_s: how long a request waits before it is passed on.
         is_version_3: whether it says so as version 3 does, and deletes as little.
         seen: method, path and query of every request, in order.
+        encodings: Content-Encoding of every write, in order; empty where it has none.
     """
 
     cut_before: dict[str, int] = field(default_factory=dict)
@@ -71,6 +72,7 @@ class Faults:
     delay_s: float = 0.0
     is_version_3: bool = False
     seen: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
+    encodings: list[str] = field(default_factory=list)
 
     def paths(self) -> list[str]:
         return [path for _, path, _ in self.seen]
@@ -81,6 +83,7 @@ class Faults:
         self.delay_s = 0.0
         self.is_version_3 = False
         self.seen.clear()
+        self.encodings.clear()
 
 
 def _one_of(counts: dict[str, int], path: str) -> bool:
@@ -113,6 +116,8 @@ class _Handler(BaseHTTPRequestHandler):
         url = urllib.parse.urlsplit(self.path)
         query = dict(urllib.parse.parse_qsl(url.query))
         faults.seen.append((self.command, url.path, query))
+        if url.path == "/api/v2/write":
+            faults.encodings.append(self.headers.get("Content-Encoding", ""))
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         time.sleep(faults.delay_s)
         if _one_of(faults.cut_before, url.path):

@@ -85,14 +85,15 @@ def _freshness() -> stat.Panel:
         .description("How long ago the newest interval of 10 s began.")
         .datasource(DATASOURCE)
         .with_target(InfluxQuery(query, result_format="table"))
-        .unit("dateTimeFromNow")
+        # of the time alone: the names of lines are shown beside it, and would be read as dates
+        .override_by_name(links.TIME, panels.properties({"unit": "dateTimeFromNow"}))
         .text_mode(BigValueTextMode.VALUE_AND_NAME)
         .graph_mode(BigValueGraphMode.NONE)
         .reduce_options(
             common.ReduceDataOptions()
             .values(True)  # noqa: FBT003  # the SDK's signature
             .calcs(["lastNotNull"])
-            .fields("/^Time$/")
+            .fields(f"/^{links.TIME}$/")
         )
     )
 
@@ -149,7 +150,7 @@ def _lines_table() -> table.Panel:
             line=f"${{__data.fields.{_LINE}:percentencode}}",
         )
         .description("The time says how fresh a line is.")
-        .override_by_name("Time", panels.properties({"unit": "dateTimeFromNow"}))
+        .override_by_name(links.TIME, panels.properties({"unit": "dateTimeFromNow"}))
         .override_by_name(_LINE, panels.properties({"links": [to_line, to_assets]}))
         .override_by_name("running share", panels.properties({"unit": "percentunit"}))
         .override_by_name("known share", panels.properties({"unit": "percentunit"}))

@@ -1,5 +1,6 @@
 import socket
 import ssl
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -138,6 +139,71 @@ def test_qos_0_is_bounded_until_it_is_durable(monkeypatch: pytest.MonkeyPatch) -
     source.acknowledge([event.token for event in events])
     source._take([message("plant/a", 0, 0)])
     assert len(source.drain()) == 1
+
+
+def returning(*qos0: str, **settings: object) -> mqtt.MqttReceiver:
+    """A receiver that was away, and to whose lines a session brought messages of QoS 0."""
+    source = mqtt.MqttReceiver(
+        MqttSource.model_validate(settings),
+        streams={"a/": "a", "b/": "b"},
+        filters=["a/#", "b/#"],
+        on_pressure=lambda: None,
+        away_since_ms=1_000,
+    )
+    source._subscriptions.note_qos0(qos0)
+    source._connection = SimpleNamespace(subscribe=lambda: None)  # type: ignore[assignment]  # all it is asked for
+    return source
+
+
+def gaps(source: mqtt.MqttReceiver) -> list[Delivery]:
+    return [event for event in source.drain() if isinstance(event, Delivery)]
+
+
+def test_a_session_that_is_resumed_lacks_what_came_at_qos_0(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    source = returning("b", "gone")
+    source._connected(True)  # noqa: FBT003 - its own signature
+    (gap,) = gaps(source)
+    assert (gap.stream, gap.record.topic) == ("b", "$gap/mqtt")
+    assert b'"begin_ms": 1000' in gap.record.payload
+    assert "messages of QoS 0 are missing since 1970" in caplog.text
+    source._take([message("a/d", 0, 0)])
+    assert source._subscriptions.qos0 == {"a", "b", "gone"}  # until the gap is durable
+    source.acknowledge([gap.token])
+    source._take([message("a/d", 0, 0)])
+    assert source._subscriptions.qos0 == {"a"}
+
+
+def test_a_broker_that_queues_qos_0_makes_no_gap() -> None:
+    for source in (returning("b", qos0_queued=True), returning()):
+        source._connected(True)  # noqa: FBT003 - its own signature
+        assert not gaps(source)
+
+
+def test_what_waits_for_the_disk_is_bounded_by_its_size(caplog: pytest.LogCaptureFixture) -> None:
+    pressed: list[int] = []
+    source = mqtt.MqttReceiver(
+        MqttSource(held_bytes=1_000_000),
+        streams={"a/": "a"},
+        filters=["a/#"],
+        on_pressure=lambda: pressed.append(1),
+    )
+    large = Message(b"a/d", bytes(400_000), 1, 1, retain=False, dup=False)
+    for _ in range(2):
+        source._take([large, large])
+        assert not source._is_full()
+        first = source.drain()
+        source._take([large])
+        assert source._is_full()
+        source.acknowledge([event.token for event in first if isinstance(event, Delivery)])
+        assert not source._is_full()
+        assert source._inbox.held_bytes == 400_000
+        source.acknowledge([event.token for event in source.drain() if isinstance(event, Delivery)])
+        assert source._inbox.held_bytes == 0
+    assert source.status.counts["pauses"] == 2
+    assert len(pressed) == 2
+    assert caplog.text.count("nothing more is read until they are durable") == 1
 
 
 def test_half_a_window_asks_for_an_early_commit() -> None:

@@ -6,7 +6,8 @@ import pytest
 
 from buffer_service.roster import _subscribed
 from buffer_service.sources.mqtt_routing import Routing
-from buffer_service.sources.sparkplug_rebirth import NodeWatch, RebirthCompanion
+from buffer_service.sources.node_watch import NodeWatch
+from buffer_service.sources.sparkplug_rebirth import RebirthCompanion
 from iiot_platform.config.plant import MqttSource, Plant
 from iiot_platform.config.sparkplug import SparkplugNodes
 from iiot_platform.core import sparkplug
@@ -32,10 +33,15 @@ class Watched:
         self.seq = -1
 
     def hears(
-        self, kind: str, place: str = "G/E", *metrics: Any, seq: int | None = None
+        self,
+        kind: str,
+        place: str = "G/E",
+        *metrics: Any,
+        seq: int | None = None,
+        ts: int | None = None,
     ) -> str | None:
         self.seq = (0 if kind == "NBIRTH" else (self.seq + 1) % 256) if seq is None else seq
-        record = spoken(kind, place, payload(*metrics, seq=self.seq), 0)
+        record = spoken(kind, place, payload(*metrics, ts=ts, seq=self.seq), 0)
         topic = topic_of(record.topic)
         assert topic is not None
         return self.watch.trouble(topic, sparkplug.decode(record.payload))
@@ -115,6 +121,31 @@ def test_holes_are_none_where_not_every_message_is_heard() -> None:
     assert not node.watch.missing
 
 
+def test_the_birth_of_a_device_may_overtake_that_of_its_node() -> None:
+    node = Watched()
+    for seq in range(78):
+        node.hears("NBIRTH" if seq == 0 else "NDATA", "G/E", TEMP, seq=seq, ts=500)
+    node.hears("DBIRTH", "G/E/D", TEMP, seq=1, ts=1_000)
+    node.hears("NBIRTH", "G/E", TEMP, seq=0, ts=1_000)
+    assert node.hears("DDATA", "G/E/D", metric(alias=0), seq=2, ts=1_000) is None
+    assert not node.watch.missing
+    node.hears("NBIRTH", "G/E", TEMP, seq=0, ts=1_001)
+    assert "no birth of 'G/E/D'" in str(node.hears("DDATA", "G/E/D", metric(alias=0), seq=2))
+
+
+def test_the_birth_of_a_device_comes_too_early_by_more_than_its_reader_allows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    node, now_s = Watched(), [5.0]
+    monkeypatch.setattr("buffer_service.sources.node_watch.time.monotonic", lambda: now_s[0])
+    node.hears("DBIRTH", "G/E/D", TEMP, seq=1, ts=1_000)
+    assert node.watch.missing == {0}
+    now_s[0] += 1.5
+    node.hears("NBIRTH", "G/E", TEMP, seq=0, ts=1_000)
+    assert not node.watch.missing
+    assert "no birth of 'G/E/D'" in str(node.hears("DDATA", "G/E/D", metric(alias=0), seq=2))
+
+
 class Broker:
     """Notes what is asked for."""
 
@@ -190,6 +221,16 @@ def test_messages_that_stay_away_are_a_reason_to_ask(broker: Broker) -> None:
     assert broker.asked == ["spBv1.0/G/NCMD/E2"]
 
 
+def test_the_birth_of_a_device_without_that_of_its_node_is_a_reason_to_ask(broker: Broker) -> None:
+    asking = companion(broker, reorder_s=0.0)
+    asking.start()
+    record = spoken("DBIRTH", "G/E/D", payload(metric(name="a", alias=1), seq=1), 0)
+    asking.observe(record.topic, record.payload)
+    until(lambda: broker.asked)
+    asking.stop()
+    assert broker.asked == ["spBv1.0/G/NCMD/E"]
+
+
 def test_another_connection_is_a_reason_to_ask_again(broker: Broker) -> None:
     asking = companion(broker, first_s=0.0)
     asking.start()
@@ -262,8 +303,8 @@ LINES = [
 ]
 
 
-def routing(**source: Any) -> Routing:
-    plant = Plant.model_validate({"sources": [source], "lines": LINES})
+def routing() -> Routing:
+    plant = Plant.model_validate({"lines": LINES})
     settings = plant.sources[0]
     assert isinstance(settings, MqttSource)
     return Routing(*_subscribed(plant, settings))
@@ -300,11 +341,3 @@ def test_filters_bring_what_is_needed_and_topics_find_their_line() -> None:
         "l1": "l1",
     }.items():
         assert found[topic.encode()] == (topic, line), topic
-
-
-def test_births_go_to_each_buffer_of_a_group_and_data_to_one() -> None:
-    found = routing(shared_group="g")
-    assert "$share/g/spBv1.0/G/NDATA/E" in found.filters
-    assert "spBv1.0/G/NBIRTH/E" in found.filters
-    assert found[b"spBv1.0/G/NDATA/E"][1] == "l1"
-    assert found.subscriptions()["$share/g/spBv1.0/G/DDATA/E/+"] == "l1"

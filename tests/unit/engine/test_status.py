@@ -157,3 +157,24 @@ def test_what_a_person_should_look_after_is_told(home: Home) -> None:
         "stays",
         "the log can not be looked after: no room",
     )
+
+
+def test_what_the_buffer_counts_of_itself_is_told(home: Home) -> None:
+    assert read(home).buffer.free_bytes is None
+    home.capture.mkdir(parents=True)
+    source = {"state": "connected", "reason": "", "since_ms": 5, "connects": 2, "waiting": 40}
+    body = {
+        "written_ms": now_ms(),
+        "hot_rows": 12,
+        "commits": {"count": 3, "mean_s": 0.01},
+        "seals": {"count": 1, "mean_s": 0.05},
+        "disk": {"free": 30, "total": 90, "level": "ok", "message": ""},
+        "sources": {"mqtt": source},
+    }
+    (home.capture / "status.json").write_text(json.dumps(body))
+
+    found = read(home).buffer
+
+    assert (found.hot_rows, found.commits["count"], found.seals["mean_s"]) == (12, 3, 0.05)
+    assert (found.free_bytes, found.size_bytes) == (30, 90)
+    assert found.counts == {"mqtt": {"connects": 2, "waiting": 40}}

@@ -1,3 +1,4 @@
+import gzip
 import threading
 import time
 from collections.abc import Iterator
@@ -10,7 +11,8 @@ from pydantic import SecretStr
 from iiot_platform.config.settings import InfluxSettings
 from iiot_platform.core import schema
 from iiot_platform.core.errors import SinkError
-from iiot_platform.sinks.influxdb import InfluxSink
+from iiot_platform.sinks import influxdb
+from iiot_platform.sinks.influxdb import InfluxSink, is_loopback
 from iiot_platform.sinks.refusals import RefusedError
 from tests.reference.table_rows import make_rows
 
@@ -22,6 +24,8 @@ class Answers(ThreadingHTTPServer):
     version = "v2.7.12"
     asked: list[str]
     retry_after = "60"
+    encoding: str | None = None
+    body: bytes = b""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -34,7 +38,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.do_POST()
 
     def do_POST(self) -> None:
-        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.server.body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.server.encoding = self.headers.get("Content-Encoding")
         self.server.asked.append(f"{self.path} {self.headers.get('Authorization')}")
         codes = self.server.codes
         code = codes.pop(0) if len(codes) > 1 else codes[0]
@@ -105,3 +110,41 @@ def test_version_3_is_said_to_be_unable_to_delete(answers: Answers) -> None:
     answers.version = "3.4.1"
     with sink(answers) as ready, pytest.raises(RefusedError, match=r"version 3\.4\.1.*not delete"):
         ready.delete_range(schema.SIGNALS, "line1", 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("host", "near"),
+    [
+        ("localhost", True),
+        ("127.0.0.1", True),
+        ("127.8.9.10", True),
+        ("::1", True),
+        ("0.0.0.0", False),  # noqa: S104 - a name to judge, nothing listens
+        ("10.0.0.7", False),
+        ("128.0.0.1", False),
+        ("2001:db8::1", False),
+        ("influxdb", False),
+        ("localhost.example", False),
+        ("127.0.0.1.example", False),
+        ("", False),
+    ],
+)
+def test_what_stays_on_this_machine(host: str, *, near: bool) -> None:
+    assert is_loopback(host) is near
+
+
+def test_points_that_leave_the_machine_are_compressed_fast(
+    answers: Answers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = make_rows(schema.SIGNALS, 50)
+    with sink(answers) as near:
+        near.write(schema.SIGNALS, rows)
+    plain = answers.body
+    assert answers.encoding is None
+    assert plain.startswith(b"GenericSensor,")
+    monkeypatch.setattr(influxdb, "is_loopback", lambda _: False)
+    with sink(answers) as remote:
+        remote.write(schema.SIGNALS, rows)
+    assert answers.encoding == "gzip"
+    assert gzip.decompress(answers.body) == plain
+    assert answers.body[8] == 4, "level 1 says so in its header"

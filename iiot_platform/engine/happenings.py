@@ -80,13 +80,16 @@ def happened(ledger: Ledger, store: TableStore, line: str, hours: range) -> pa.T
         ).all()
         if not computed:
             return schema.EVENTS.arrow.empty_table()
+        # from the newest back to the first one before: batches are kept for ever
+        earlier = connection.execute(
+            sa.select(batches.id)
+            .where(batches.line == line, batches.committed_ms < hour_start_ms(computed[0].hour))
+            .order_by(batches.id.desc())
+            .limit(1)
+        ).scalar()
         whole = connection.execute(
             sa.select(db.BATCHES)
-            .where(
-                batches.line == line,
-                batches.kind != LIVE,
-                batches.committed_ms >= hour_start_ms(computed[0].hour),
-            )
+            .where(batches.line == line, batches.id > (earlier or 0), batches.kind != LIVE)
             .order_by(batches.id.desc())
             .limit(_PAGE)
         ).all()

@@ -12,6 +12,7 @@ from iiot_platform.report.listings import age, listing, tiles
 
 _GB: Final = 1e9
 _SCARCE: Final = 0.1
+_CONNECTED: Final = "connected"
 _COUNTED: Final = {
     "waiting": "unacknowledged",
     "connects": "connections",
@@ -67,11 +68,20 @@ def _buffer(buffer: BufferState, at_ms: int) -> Iterator[tuple[str, str, bool]]:
 def _sources(buffer: BufferState) -> str:
     told = [what for what in _COUNTED if any(what in found for found in buffer.counts.values())]
     rows = (
-        (escape(name), escape(state), *(_count(buffer.counts.get(name, {}), what) for what in told))
+        (
+            escape(name),
+            _state(state),
+            *(_count(buffer.counts.get(name, {}), what) for what in told),
+        )
         for name, state in buffer.sources.items()
     )
     headings = ("source", "state", *(_COUNTED[what] for what in told))
     return listing(headings, rows, numbers=range(2, len(headings))) if buffer.sources else ""
+
+
+def _state(state: str) -> str:
+    shown = escape(state)
+    return shown if state == _CONNECTED else f'<span class="alarm">{shown}</span>'
 
 
 def _count(counts: Mapping[str, int], what: str) -> str:
@@ -131,7 +141,9 @@ def _stand(lines: Iterable[LineStatus]) -> str:
     counted: Counter[str] = Counter()
     for line in lines:
         counted.update(line.rows)
-    shown = ((table, f"{count:,}", False) for table, count in sorted(counted.items()))
+    shown = (
+        (table.replace("_", " "), f"{count:,}", False) for table, count in sorted(counted.items())
+    )
     return "".join(tiles(shown)) if counted else ""
 
 

@@ -46,7 +46,7 @@ with DagsterInstance.get() as instance:
     for name in ("live_line1", "settle", "tidy"):
         defs.resolve_job_def(name).execute_in_process(instance=instance, raise_on_error=False)
 """
-DEADLINE_S = 120.0
+DEADLINE_S = 240.0
 
 
 class Refusing(BaseHTTPRequestHandler):
@@ -183,6 +183,7 @@ def environment(refusing: int) -> dict[str, str]:
     }
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.faults
 def test_nothing_that_is_written_holds_a_secret(tmp_path: Path, refusing: int) -> None:
     servers = tmp_path / "servers"

@@ -9,7 +9,12 @@ from grafana_foundation_sdk.cog import plugins
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 
 from iiot_platform.core import schema
-from tests.reference.grafana_queries import data_panels, panel_queries, variable_queries
+from tests.reference.grafana_queries import (
+    data_panels,
+    interpolated,
+    panel_queries,
+    variable_queries,
+)
 from tools.dashboards.__main__ import FOLDER, outdated, rendered
 from tools.dashboards.influxql import DATASOURCE_UID, Source
 
@@ -116,6 +121,16 @@ def test_what_a_panel_overrides_is_what_its_queries_show(name: str) -> None:
         shown |= {"Time"} | set(re.findall(r'"(\w+_name)"', str(panel["targets"])))
         for override in panel["fieldConfig"]["overrides"]:
             assert override["matcher"]["options"] in shown, panel["title"]
+
+
+@pytest.mark.parametrize("name", BOARDS)
+def test_chosen_names_are_escaped(name: str) -> None:
+    board = json.loads(rendered()[name])
+    queries = [*panel_queries(board), *(query for _, query in variable_queries(board))]
+    names = {variable["name"]: "3+ (old)" for variable in board["templating"]["list"]}
+    for query in queries:
+        text = interpolated(query.text, names, start_ms=1, end_ms=2, interval="1s")
+        assert "3+" not in text, query.where
 
 
 @pytest.mark.parametrize("name", BOARDS)

@@ -14,7 +14,7 @@ class RuleInfo(NamedTuple):
         scope: what it is about: each series or device, the line, a source, or a database.
         replayable: True where it depends on the tables alone; the others depend on the state of
             processes at the moment, which nothing keeps, and can not be replayed.
-        look: what to look at.
+        look: what to look at; commands stand between backticks.
     """
 
     name: str
@@ -72,7 +72,7 @@ RULES: Final[dict[str, RuleInfo]] = {
             "/min",
             "line",
             replayable=True,
-            look="what was set aside: iiot quarantine list",
+            look="what was set aside: `iiot quarantine list`",
         ),
         RuleInfo(
             "capture_gap",
@@ -81,7 +81,7 @@ RULES: Final[dict[str, RuleInfo]] = {
             "",
             "line",
             replayable=True,
-            look="the gaps and their reasons: iiot tables gaps",
+            look="the gaps and their reasons: `iiot tables --table gaps`",
         ),
         RuleInfo(
             "line_lag",
@@ -90,7 +90,7 @@ RULES: Final[dict[str, RuleInfo]] = {
             "s",
             "line",
             replayable=False,
-            look="Dagster's runs of the line, then iiot status",
+            look="Dagster's runs of the line, then `iiot status`",
         ),
         RuleInfo(
             "capture_down",
@@ -99,7 +99,7 @@ RULES: Final[dict[str, RuleInfo]] = {
             "",
             "source",
             replayable=False,
-            look="iiot status, the log of the buffer, the disk, the broker or server",
+            look="`iiot status`, the log of the buffer, the disk, the broker or server",
         ),
         RuleInfo(
             "sink_backlog",
@@ -108,7 +108,7 @@ RULES: Final[dict[str, RuleInfo]] = {
             "",
             "sink",
             replayable=False,
-            look="the database, then iiot status and iiot sink status",
+            look="the database, then `iiot status` and `iiot sink status`",
         ),
     )
 }

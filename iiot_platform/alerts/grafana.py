@@ -168,15 +168,20 @@ def _annotations(query: AlertQuery) -> dict[str, str]:
         "summary": f"{where}: {rule.title}",
         "description": f"{where}: {rule.title}{said}; {limit}. Look at: {rule.look}.",
         "explain": (
-            f"iiot explain --table {query.table.name} --at now, with --line and --series as in the"
-            " labels"
+            f"`iiot explain --line {_quoted(schema.LINE.name)} --table {query.table.name}"
+            f" --series {_quoted(*tags)} --at now`"
         )
         if tags
-        else "iiot status",
+        else "`iiot status`",
         "dashboard": (
             f"{{{{ externalURL }}}}d/{board}?var-line={{{{ urlquery .Labels.{schema.LINE.name} }}}}"
         ),
     }
+
+
+def _quoted(*tags: str) -> str:
+    """Labels as one word of a shell, whatever stands in them."""
+    return "'" + "/".join(f"{{{{ reReplaceAll `'` `'\\''` .Labels.{tag} }}}}" for tag in tags) + "'"
 
 
 def _contact_point() -> dict[str, Any]:

@@ -11,7 +11,8 @@ class RuleInfo(NamedTuple):
         title: what has happened where it fires.
         value: what its value is.
         unit: of the value and its thresholds.
-        scope: what it is about: each series or device, the line, a source, or a database.
+        scope: what it is about: each series or device, the line, a source, the buffer, or a
+            database.
         replayable: True where it depends on the tables alone; the others depend on the state of
             processes at the moment, which nothing keeps, and can not be replayed.
         look: what to look at; commands stand between backticks.
@@ -21,7 +22,7 @@ class RuleInfo(NamedTuple):
     title: str
     value: str
     unit: str
-    scope: Literal["series", "device", "line", "source", "sink"]
+    scope: Literal["series", "device", "line", "source", "buffer", "sink"]
     replayable: bool
     look: str
 
@@ -100,6 +101,24 @@ RULES: Final[dict[str, RuleInfo]] = {
             "source",
             replayable=False,
             look="`iiot status`, the log of the buffer, the disk, the broker or server",
+        ),
+        RuleInfo(
+            "messages_dropped",
+            "messages are lost",
+            "messages dropped, until none was for a while",
+            "",
+            "source",
+            replayable=False,
+            look="the broker's queue and the disk of the buffer; what must not be lost needs QoS 1",
+        ),
+        RuleInfo(
+            "disk_low",
+            "disk is getting full",
+            "1 below buffer.disk_warn_free, 2 where nothing more is taken",
+            "",
+            "buffer",
+            replayable=False,
+            look="the disk, then `iiot log ls`; buffer.keep_raw_s deletes what was computed",
         ),
         RuleInfo(
             "sink_backlog",

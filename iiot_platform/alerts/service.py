@@ -16,7 +16,11 @@ from iiot_platform.alerts.message import Places, alert_id, body, moment, summary
 from iiot_platform.alerts.mqtt import MqttAnnouncer
 from iiot_platform.alerts.reading import frames, heard_before
 from iiot_platform.alerts.samples import samples
-from iiot_platform.alerts.status_samples import connected, status_samples
+from iiot_platform.alerts.status_samples import (
+    connected,
+    drops_until,
+    status_samples,
+)
 from iiot_platform.alerts.store import (
     CLEAR,
     MQTT,
@@ -148,12 +152,14 @@ class AlertService:
         if now <= state.at_ms:
             return
         source = self._plant.source_of(line.line).name
+        drops = drops_until(state.drops, now, line.line, buffer, source, self._settings)
         found = advance(
             state,
-            status_samples(line, buffer, source, self._settings),
+            status_samples(line, buffer, source, self._settings, drops),
             range(now, now + 1),
             self._calendar.spans(line.line, state.at_ms, now + 1),
             self._settings,
+            drops=drops,
         )
         self._keep(key, found)
 

@@ -8,7 +8,7 @@ from iiot_platform.core.capture_log import Record
 from iiot_platform.core.clock import now_ms
 from iiot_platform.core.paths import Home
 from iiot_platform.engine.engine import Engine
-from iiot_platform.engine.status import PlantStatus, StatusReader
+from iiot_platform.engine.status import Drops, PlantStatus, StatusReader
 from tests.servers.capture_log import write_segments
 
 HOUR_MS = 3_600_000
@@ -98,7 +98,17 @@ def test_the_buffer_tells_of_rows_that_are_not_sealed(home: Home) -> None:
     report = {
         "written_ms": now_ms(),
         "storage_error": "",
-        "sources": {"mqtt": {"state": "disconnected", "reason": "refused", "since_ms": 0}},
+        "sources": {
+            "mqtt": {
+                "state": "disconnected",
+                "reason": "refused",
+                "since_ms": 0,
+                "qos0_dropped": 4,
+                "broker_dropped": 9,
+            },
+            "opcua": {"state": "connected", "reason": "", "since_ms": 0},
+        },
+        "disk": {"level": "low", "message": "getting full"},
         "lines": {
             "line1": {
                 "captured": 3,
@@ -114,7 +124,9 @@ def test_the_buffer_tells_of_rows_that_are_not_sealed(home: Home) -> None:
     found = read(home)
 
     assert found.buffer.running
-    assert found.buffer.sources == {"mqtt": "disconnected: refused"}
+    assert found.buffer.sources == {"mqtt": "disconnected: refused", "opcua": "connected"}
+    assert found.buffer.dropped == {"mqtt": Drops(4, 9), "opcua": Drops(0, None)}
+    assert (found.buffer.disk, found.buffer.disk_message) == (1, "getting full")
     assert found.buffer.redeliveries_dropped == 2
     assert found.lines[0].captured == 3
     assert found.lines[0].devices == {"line1/press/flow": 5}

@@ -14,11 +14,11 @@ from pathlib import Path
 from buffer_service.broker_watch import BrokerWatch
 from buffer_service.log.segment_file import Steps, no_step
 from buffer_service.metrics import BufferCollector, unhealthy, unready
-from buffer_service.plant_watch import PlantWatch
 from buffer_service.service import CaptureService
 from buffer_service.systemd import Notifier
 from iiot_platform.config.endpoint import EndpointError, EndpointSettings
 from iiot_platform.config.plant import MqttSource, Plant
+from iiot_platform.config.plant_watch import PlantWatch
 from iiot_platform.config.settings import Settings
 from iiot_platform.core.errors import PlatformError
 from iiot_platform.core.paths import Home

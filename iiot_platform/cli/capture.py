@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from buffer_service.__main__ import serve
-from buffer_service.plant_watch import PlantWatch
 from buffer_service.systemd import Notifier
+from iiot_platform.config.plant_watch import PlantWatch
 from iiot_platform.config.settings import Settings
 
 

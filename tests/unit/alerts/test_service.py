@@ -302,6 +302,33 @@ def test_a_line_that_has_left_the_plant_is_forgotten(rig: Rig) -> None:
         assert store.states() == {}
 
 
+def test_a_plant_that_changes_is_followed(rig: Rig) -> None:
+    whole, other = rig.plant, Plant.model_validate({"lines": ["other"]})
+    rig.plant = other
+    with closing(rig.service()) as service:
+        rig.now_s = FIRED_S + DELAY_S
+        service.step()
+        assert rig.told() == []
+        service.follow(whole)
+        service.step()
+        assert rig.told() == FAULT[:1]
+        # what fires of a line that leaves is over, once
+        service.follow(other)
+        told = rig.outbox()[-1]
+        assert (told["state"], _s(told["resolved_at"])) == ("resolved", rig.now_s)
+        assert told["summary"].endswith("(the line has left the plant)")
+        service.step()
+        assert len(rig.told()) == 2
+        with AlertStore(rig.home.alerts) as store:
+            assert {line for line, _ in store.states()} == {"other"}
+        # and its rules are those of the file
+        changed = faulty_plant(rules={"anomaly_ratio": {"enabled": False}})
+        service.follow(changed)
+        rig.now_s = LENGTH_S + DELAY_S
+        service.step()
+        assert len(rig.told()) == 2
+
+
 def test_a_topic_that_is_spoken_of_again_is_not_cleared(tmp_path: Path) -> None:
     first = Outgoing(MQTT, "1", "t", b"{}", resolved=True)
     with AlertStore(tmp_path / "a.sqlite") as store:

@@ -33,6 +33,14 @@ _WEEKDAYS: Final = (
     "saturday",
     "sunday",
 )
+_MESSAGE: Final = (
+    "{{ range .Alerts.Firing }}{{ .Annotations.description }}"
+    ' Firing since {{ .StartsAt.UTC.Format "2006-01-02T15:04:05Z" }}.\n{{ end }}'
+    "{{ range .Alerts.Resolved }}{{ .Annotations.summary }}: fired at"
+    ' {{ .StartsAt.UTC.Format "2006-01-02T15:04:05Z" }},'
+    ' over at {{ .EndsAt.UTC.Format "2006-01-02T15:04:05Z" }}.\n{{ end }}'
+)
+"""What a person reads: the texts of rules know no time, those of a contact point do."""
 _HEAD: Final = """\
 # Generated (iiot alerts grafana, or make dashboards): what is changed here is lost.
 """
@@ -197,6 +205,7 @@ def _contact_point() -> dict[str, Any]:
                     "httpMethod": "POST",
                     "authorization_scheme": "Bearer",
                     "authorization_credentials": "$ALERT_WEBHOOK_TOKEN",
+                    "message": _MESSAGE,
                 },
                 "disableResolveMessage": False,
             }

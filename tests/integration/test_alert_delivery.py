@@ -307,15 +307,16 @@ def test_a_line_that_is_added_to_the_plant_file_is_told_of_without_a_restart(
     with Receiver() as first, Receiver() as second:
         write("[other]", first)
         with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE) as process:
-            assert process.stdout is not None
-            assert b"alerts of other; told: webhook" in process.stdout.readline()
-            path.write_text("lines: [line1, line1]\n")  # broken, changes nothing
-            write("[other, line1]", first)
-            until(lambda: [state for _, state in first.told] == ["firing"])
-            # it leaves again, and somebody else is told
-            write("[other]", second)
-            process.send_signal(signal.SIGHUP)
-            until(lambda: [state for _, state in second.told] == ["resolved"])
-            process.send_signal(signal.SIGTERM)
+            try:
+                assert process.stdout is not None
+                assert b"alerts of other; told: webhook" in process.stdout.readline()
+                write("[other, line1]", first)
+                until(lambda: [state for _, state in first.told] == ["firing"])
+                # it leaves again, and somebody else is told
+                write("[other]", second)
+                process.send_signal(signal.SIGHUP)
+                until(lambda: [state for _, state in second.told] == ["resolved"])
+            finally:
+                process.terminate()
         assert process.returncode == 0
         assert second.told[0][0] != first.told[0][0]

@@ -219,6 +219,11 @@ def test_a_restart_of_broker_or_buffer_drops_nothing(rig: Rig) -> None:
     assert (told["series"], told["value"]) == ("source/mqtt", 3)
 
 
+def test_what_was_dropped_since_a_restart_is_counted_anew(rig: Rig) -> None:
+    (told,) = step_status(rig, dropped(9, 312), dropped(4, 312))
+    assert (told["series"], told["value"]) == ("source/mqtt", 4)
+
+
 def disk(level: str) -> dict[str, Any]:
     message = "" if level == "ok" else f"the disk is {level}"
     return {"disk": {"level": level, "free": 1, "total": 2, "message": message}}

@@ -1,9 +1,10 @@
 """The sources of a plant, and how they follow when it changes."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from buffer_service.sessions_left import SessionsLeft
 from buffer_service.sources.event_loop import EventLoopThread
 from buffer_service.sources.mqtt import MqttReceiver
 from buffer_service.sources.mqtt_routing import SHARED, prefix_of
@@ -15,7 +16,6 @@ from iiot_platform.config.plant import MqttSource, Plant
 from iiot_platform.config.sparkplug import SparkplugNodes
 from iiot_platform.core.clock import now_ms
 from iiot_platform.core.paths import Home
-from iiot_platform.core.sparkplug import LIFECYCLE, PREFIX
 
 if TYPE_CHECKING:
     from buffer_service.delivery import Source
@@ -36,6 +36,8 @@ class Roster:
         self._loop = EventLoopThread()
         self._away = away_since(home.capture)
         self._released: set[str] = set()
+        self._sessions_left = SessionsLeft(home.capture)
+        self._sessions_left.begin(plant)
         self.plant = plant
         """The plant that the sources follow."""
         self.sources: tuple[Source, ...] = tuple(
@@ -72,9 +74,18 @@ class Roster:
                 if isinstance(source, MqttReceiver) and isinstance(settings, MqttSource):
                     source.take(*_subscribed(plant, settings), _asked(plant, settings))
             now.append(source)
+        self._sessions_left.follow(plant, self._had_sessions(before))
         self.plant = plant
         self.sources = tuple(now)
         self._released.clear()
+
+    def _had_sessions(self, sources: "Mapping[str, Source]") -> Iterator[MqttSource]:
+        """The brokers of the plant until now that have let us in."""
+        for settings in self.plant.sources:
+            if isinstance(settings, MqttSource):
+                source = sources[settings.name]
+                if source.status.counts["session"]:
+                    yield settings
 
     def _make(self, plant: Plant, settings: MqttSource | OpcUaSource) -> "Source":
         if isinstance(settings, MqttSource):
@@ -126,13 +137,8 @@ def _subscribed(plant: Plant, settings: MqttSource) -> tuple[dict[str, str], lis
     filters = [(each, line.line) for line in lines for each in line.topic_filters]
     return (
         {prefix_of(each): line for each, line in filters},
-        [each if _is_for_all(each) else f"{group}{each}" for each, _ in filters],
+        [f"{group}{each}" for each, _ in filters],
     )
-
-
-def _is_for_all(topic_filter: str) -> bool:
-    """True where each buffer of a group needs the messages: births, and deaths, of Sparkplug."""
-    return topic_filter.startswith(PREFIX) and topic_filter.split("/")[2] in LIFECYCLE
 
 
 def _asked(plant: Plant, settings: MqttSource) -> list[SparkplugNodes]:

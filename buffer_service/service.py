@@ -215,6 +215,9 @@ class CaptureService:
             logger.info("committing again after %d failed attempts", self._retry.attempts)
             self._statistics.storage_error = ""
             self._retry.reset()
+        if batch.started:
+            # Nothing of a new session comes before a restart would know of it.
+            self._write_status()
         tokens = batch.tokens()
         for source in self._roster.sources:
             source.acknowledge(tokens.get(source.name, ()))

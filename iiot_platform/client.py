@@ -28,6 +28,7 @@ from iiot_platform.core.errors import AnalysisError, StorageError, nearest
 from iiot_platform.core.paths import Home
 from iiot_platform.engine import ledger_schema as db
 from iiot_platform.engine.coverage import Lack, covered_share, open_gaps
+from iiot_platform.engine.happenings import happened
 from iiot_platform.engine.ledger import Ledger
 from iiot_platform.engine.table_store import TableStore
 
@@ -166,8 +167,30 @@ class Client:
             UnknownNameError: there is no such line.
             StorageError: the tables can not be read.
         """
-        rows = self.table(line, schema.GAPS.name)
-        gaps = open_gaps(
+        gaps = self.gaps(line)
+        now, hours = now_ms(), self._ledger.hours(line)
+        return pd.DataFrame(
+            {
+                "ts": pd.to_datetime([hour_start_ms(hour) for hour in hours], unit="ms", utc=True),
+                "covered_share": [covered_share(gaps, hour, now) for hour in hours],
+            }
+        )
+
+    def gaps(self, line: str, *, start: Moment | None = None) -> list[tuple[int, int]]:
+        """The times (Unix ms) that a line's sources could not tell, apart and in order.
+
+        Those that a source's history has filled are left out.
+
+        Args:
+            line: name of the line.
+            start: gaps that ended before it are left out.
+
+        Raises:
+            UnknownNameError: there is no such line.
+            StorageError: the tables can not be read.
+        """
+        rows = self.table(line, schema.GAPS.name, start=start)
+        return open_gaps(
             Lack(source, to_ms(begin), to_ms(end), complete)
             for source, begin, end, complete in zip(
                 rows["source"],
@@ -177,13 +200,18 @@ class Client:
                 strict=True,
             )
         )
-        now, hours = now_ms(), self._ledger.hours(line)
-        return pd.DataFrame(
-            {
-                "ts": pd.to_datetime([hour_start_ms(hour) for hour in hours], unit="ms", utc=True),
-                "covered_share": [covered_share(gaps, hour, now) for hour in hours],
-            }
-        )
+
+    def events(
+        self, line: str, *, start: Moment | None = None, end: Moment | None = None
+    ) -> pd.DataFrame:
+        """What happened to the hours that [start, end) touches: settings, reruns, gaps.
+
+        Raises:
+            UnknownNameError: there is no such line.
+            StorageError: the tables can not be read.
+        """
+        hours = _hours(start, end)
+        return _frame(schema.EVENTS, happened(self._ledger, self._store, self._known(line), hours))
 
     def intervals(
         self,

@@ -184,16 +184,18 @@ class PlantServer:
         trouble = self._trouble
         folder = await self._server.nodes.objects.add_object(index, "Simulator")
 
+        # Coroutines, since others run in a thread, beside the loop that looks for what they ask:
+        # it could end the server before the caller has an answer.
         @uamethod
-        def restart(_parent: Any, seconds: float) -> None:
+        async def restart(_parent: Any, seconds: float) -> None:
             trouble.restart_s = seconds
 
         @uamethod
-        def extend(_parent: Any, seconds: float) -> None:
+        async def extend(_parent: Any, seconds: float) -> None:
             trouble.extend, trouble.restart_s = True, seconds
 
         @uamethod
-        def fault(_parent: Any, device: str, code: int, seconds: float) -> None:
+        async def fault(_parent: Any, device: str, code: int, seconds: float) -> None:
             trouble.bad[device] = (code, time.monotonic() + seconds)
 
         double, text, number = ua.VariantType.Double, ua.VariantType.String, ua.VariantType.UInt32

@@ -17,6 +17,7 @@ from simulator.errors import SimulatorError
 from simulator.opcua_history import PlantHistory, Said
 from simulator.opcua_security import URI, OneUser, secure
 from simulator.opcua_server import PlantServer, Trouble, samples_of
+from simulator.opcua_shutdown import shut_down
 from simulator.plant import DueLabel, Message, SimulatedPlant
 from simulator.scenario import Scenario
 from simulator.scenario_file import DEFAULT_SCENARIO, load_scenario
@@ -142,7 +143,7 @@ class _Session:
                 if self._ended():
                     await _all_published(server)
             finally:
-                await server.stop()
+                await shut_down(server)
             if self._trouble.restart_s is not None:
                 generation += self._trouble.extend
                 pause_s, self._trouble.restart_s = self._trouble.restart_s, None

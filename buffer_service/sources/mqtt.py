@@ -3,11 +3,12 @@
 import json
 import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, cast
 
 from buffer_service.delivery import Delivery, Event, SessionStart, Skipped, SourceStatus
+from buffer_service.sessions_left import session_of
 from buffer_service.sources.backoff import Backoff
 from buffer_service.sources.inbox import Inbox
 from buffer_service.sources.link_state import LinkState
@@ -41,9 +42,10 @@ Token = tuple[int, int]
 class MqttReceiver:
     """Receives the lines of one broker.
 
-    Memory is bounded by the Receive Maximum: the broker sends no further QoS 1 message before
-    older ones are acknowledged. QoS 0 messages have no such bound: beyond `QOS0_LIMIT` that are
-    not yet durable they are dropped, and counted.
+    Memory is bounded: nothing is read while `held_bytes` of payloads are not yet durable. Beside
+    that the broker sends no QoS 1 message beyond the Receive Maximum before older ones are
+    acknowledged, where it keeps to it. QoS 0 messages have no such bound: beyond `QOS0_LIMIT` that
+    are not yet durable they are dropped, and counted.
 
     Args:
         settings: the broker.
@@ -68,8 +70,8 @@ class MqttReceiver:
     ) -> None:
         self._settings = settings
         self._name = settings.name
-        self._session = f"{settings.client_id}@{settings.host}:{settings.port}"
-        self._subscriptions = Subscriptions(subscriptions, self._session)
+        self._session = session_of(settings).text
+        self._subscriptions = Subscriptions(subscriptions, self._session, settings.session_expiry_s)
         remembered = self._subscriptions.filters.items()
         self._routing = Routing(
             streams, filters, {prefix_of(each): stream for each, stream in remembered if stream}
@@ -84,6 +86,10 @@ class MqttReceiver:
         self._qos0_taken = 0
         self._qos0_settled = 0
         self._qos0_dropped = 0
+        self._qos0_streams: set[str] = set()
+        self._qos0_told_at: int | None = None
+        self._pauses = 0
+        self._is_paused = False
         self._unmatched = 0
         self._connects = 0
         self._subscribed_filters = 0
@@ -102,8 +108,11 @@ class MqttReceiver:
     def status(self) -> SourceStatus:
         """The state of the connection, with counts since the start."""
         state, reason, since_ms = self._link.now
+        if state != "connected" and self._away_since_ms is not None:
+            since_ms = self._away_since_ms  # an earlier run's outage goes on
         counts = {
             "connects": self._connects,
+            "pauses": self._pauses,
             "subscribed": self._subscribed_filters,
             "qos0_dropped": self._qos0_dropped,
             "session": int(self._has_session),
@@ -132,6 +141,7 @@ class MqttReceiver:
 
     def acknowledge(self, tokens: Sequence[object]) -> None:
         """Acknowledge what the connection of now delivered; older connections' is void."""
+        self._inbox.settle_drained()
         generation, connection = self._generation, self._connection
         packet_ids = []
         for delivered_by, packet_id in cast("Sequence[Token]", tokens):
@@ -187,6 +197,7 @@ class MqttReceiver:
                 on_messages=self._take,
                 on_subscribed=self._subscribed,
                 on_unsubscribed=self._unsubscribed,
+                is_full=self._is_full,
             )
             self._connection = connection
             if self._stopping.is_set():
@@ -219,13 +230,17 @@ class MqttReceiver:
         if session_present and connection is not None:
             # Filters may be new since the session began; known ones bring nothing twice.
             connection.subscribe()
+            if self._has_session and not self._settings.qos0_queued:
+                self._miss_qos0()
         else:
             self._subscriptions.clear()
+            had_session, self._has_session = self._has_session, True
             # Before the older tail is durably void, nothing of the new session may come.
             self._inbox.put(SessionStart(self._session, (self._generation, _SESSION)))
-            if self._has_session:
+            if had_session:
                 self._lose_session()
             self._inbox.press()
+        self._qos0_streams.clear()
         self._has_session = True
         self._away_since_ms = None
 
@@ -241,14 +256,29 @@ class MqttReceiver:
             self._settings.client_id,
             f"{from_ms(begin_ms):%Y-%m-%d %H:%M:%S} UTC",
         )
-        gap = {
-            "begin_ms": begin_ms,
-            "end_ms": end_ms,
-            "reason": "the broker has lost the session",
-        }
+        streams = set(self._routing.streams.values())
+        self._write_gap(streams, begin_ms, end_ms, "the broker has lost the session")
+
+    def _miss_qos0(self) -> None:
+        """A session keeps no message of QoS 0: a gap for the lines that have such."""
+        streams = self._subscriptions.qos0 & set(self._routing.streams.values())
+        if not streams or self._away_since_ms is None:
+            return
+        logger.warning(
+            "%s: messages of QoS 0 are missing since %s; a gap is written for %s. Publish with"
+            " QoS 1, or have the broker queue them and say 'qos0_queued: true'",
+            self._where,
+            f"{from_ms(self._away_since_ms):%Y-%m-%d %H:%M:%S} UTC",
+            ", ".join(sorted(streams)),
+        )
+        self._write_gap(streams, self._away_since_ms, now_ms(), "no session keeps QoS 0")
+        self._qos0_told_at = self._qos0_taken
+
+    def _write_gap(self, streams: Iterable[str], begin_ms: int, end_ms: int, reason: str) -> None:
+        gap = {"begin_ms": begin_ms, "end_ms": max(begin_ms, end_ms), "reason": reason}
         payload = json.dumps(gap).encode()
         token = (self._generation, _NO_ACKNOWLEDGEMENT)
-        for stream in sorted(set(self._routing.streams.values())):
+        for stream in sorted(streams):
             self._qos0_taken += 1
             record = Record(self._name, f"{GAP_TOPIC}{self._name}", payload, now_us())
             self._inbox.put(Delivery(stream, record, token))
@@ -292,6 +322,7 @@ class MqttReceiver:
         )
         taken_us = now_us()
         events: list[Event] = []
+        size = 0
         companion, seen = self._companion, []
         for topic_bytes, payload, packet_id, qos, retain, dup in messages:
             topic, stream = routing[topic_bytes]
@@ -300,12 +331,13 @@ class MqttReceiver:
                 if qos:
                     events.append(Skipped(session, packet_id, (generation, packet_id)))
                 continue
+            size += len(payload)
             # what the classes themselves would do, in a third of the time
             record = _new(Record, (name, topic, payload, taken_us, None, None, 0, retain, dup))
             if qos:
                 token = (generation, packet_id)
                 events.append(_new(Delivery, (stream, record, token, session, packet_id)))
-            elif self._has_room():
+            elif self._has_room(stream):
                 events.append(Delivery(stream, record, (generation, _NO_ACKNOWLEDGEMENT)))
             else:
                 continue
@@ -313,13 +345,36 @@ class MqttReceiver:
                 seen.append((topic, payload))
         if events:
             self._taken_us = taken_us
-            self._inbox.put_all(events)
+            self._inbox.put_all(events, size)
         if companion is not None:
             for topic, payload in seen:
                 companion.observe(topic, payload)
 
-    def _has_room(self) -> bool:
-        """Whether one more message of QoS 0 is taken."""
+    def _is_full(self) -> bool:
+        """Whether what was taken must become durable before more is."""
+        was_paused = self._is_paused
+        self._is_paused = self._inbox.held_bytes >= self._settings.held_bytes
+        if self._is_paused and not was_paused:
+            if self._pauses == 0:
+                logger.warning(
+                    "%s: %.0f MB wait for the disk, nothing more is read until they are durable"
+                    " (held_bytes); such pauses are counted",
+                    self._where,
+                    self._inbox.held_bytes / 1e6,
+                )
+            self._pauses += 1
+            self._inbox.press()
+        return self._is_paused
+
+    def _has_room(self, stream: str) -> bool:
+        """Whether one more message of QoS 0 is taken; either way its line has such."""
+        if stream not in self._qos0_streams:
+            self._qos0_streams.add(stream)
+            self._subscriptions.note_qos0(self._subscriptions.qos0 | {stream})
+        if self._qos0_told_at is not None and self._qos0_settled >= self._qos0_told_at:
+            # The gap is durable; from here on counts what this connection brings.
+            self._qos0_told_at = None
+            self._subscriptions.note_qos0(self._qos0_streams)
         if self._qos0_taken - self._qos0_settled >= QOS0_LIMIT:
             self._drop_qos0()
             return False

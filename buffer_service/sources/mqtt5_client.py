@@ -122,11 +122,13 @@ class Mqtt5Client:
         """As `Client.flush`."""
         return self._sock is None or self._sock.flush()
 
-    def look_after(self) -> None:
+    def look_after(self, *, paused: bool = False) -> None:
         """As `Client.look_after`."""
         if not self._accepted:
             return
         now = time.monotonic()
+        if paused:
+            self._heard_at, self._asked_at = now, None
         if self._asked_at is not None and self._heard_at < self._asked_at:
             if now - self._asked_at > self.keepalive_s / 2:
                 self._goodbye(DisconnectReasonCode.KEEP_ALIVE_TIMEOUT)

@@ -91,8 +91,12 @@ class Client(Protocol):
             OSError: the connection is broken.
         """
 
-    def look_after(self) -> None:
-        """Ask a silent broker whether it lives, and tell when it does not; once a second."""
+    def look_after(self, *, paused: bool = False) -> None:
+        """Ask a silent broker whether it lives, and tell when it does not; once a second.
+
+        Args:
+            paused: nothing is read, so that the broker may well have answered.
+        """
 
     def subscribe(self, filters: Sequence[str]) -> None:
         """Ask for filters at QoS 1."""

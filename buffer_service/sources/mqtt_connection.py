@@ -24,7 +24,6 @@ STEADY_S: Final = 5.0
 CONNECT_TIMEOUT_S: Final = 5.0
 ANSWER_TIMEOUT_S: Final = 10.0
 _LONGEST_POLL_S: Final = 1.0
-_READ_WRITE: Final = selectors.EVENT_READ | selectors.EVENT_WRITE
 
 
 class Wanted(NamedTuple):
@@ -46,6 +45,8 @@ class Connection:
         on_subscribed: called with the filters that the broker has taken, and with those that it
             has not and the reasons.
         on_unsubscribed: called with the filters that the broker has let go.
+        is_full: True while nothing more can be taken: what comes waits in the network, and then
+            at the broker.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Connection:
         on_messages: Callable[[Sequence[Message]], None],
         on_subscribed: Callable[[Sequence[str], Mapping[str, str]], None],
         on_unsubscribed: Callable[[Sequence[str]], None],
+        is_full: Callable[[], bool] = lambda: False,
     ) -> None:
         self._settings = settings
         self._wanted = wanted
@@ -64,6 +66,7 @@ class Connection:
         self._on_messages = on_messages
         self._on_subscribed = on_subscribed
         self._on_unsubscribed = on_unsubscribed
+        self._is_full = is_full
         self._asked: frozenset[str] = frozenset()
         self._answers: dict[str, Answer] = {}
         self._may_subscribe = False
@@ -149,26 +152,27 @@ class Connection:
         if not client.is_open:
             return
         answer_by = time.monotonic() + ANSWER_TIMEOUT_S
-        selector.register(client, selectors.EVENT_READ)
-        watched = selectors.EVENT_READ
+        watched = 0
         while client.is_open and self._end is None:
-            wanted = selectors.EVENT_READ if self._flush() else _READ_WRITE
-            if wanted != watched:
-                selector.modify(client, wanted)
-                watched = wanted
-            poll_s = 0.0 if client.readable else min(_LONGEST_POLL_S, client.keepalive_s / 4)
+            paused = self._accepted and self._is_full()
+            wanted = 0 if paused else selectors.EVENT_READ
+            if not self._flush():
+                wanted |= selectors.EVENT_WRITE
+            watched = _watch(selector, client, watched, wanted)
+            readable = client.readable and not paused
+            poll_s = 0.0 if readable else min(_LONGEST_POLL_S, client.keepalive_s / 4)
             ready = {key.fileobj for key, _ in selector.select(poll_s)}
             if self._wake_read in ready:
                 with contextlib.suppress(BlockingIOError):
                     self._wake_read.recv(4_096)
-            if client in ready or client.readable:
+            if not paused and (client in ready or client.readable):
                 client.read()
             if self._end is None:
                 self._write()
             if self._stopping and not self._acknowledgements:
                 self._end = "stopped"
                 client.disconnect()
-            client.look_after()
+            client.look_after(paused=paused)
             if not self._accepted and time.monotonic() > answer_by:
                 self._end = f"no answer to CONNECT within {ANSWER_TIMEOUT_S:.0f} s"
 
@@ -243,3 +247,16 @@ class Connection:
         if time.monotonic() - self._accepted_at < STEADY_S:
             return mqtt_failures.closed_at_once(self._settings, detail)
         return f"the connection broke ({detail})"
+
+
+def _watch(selector: selectors.BaseSelector, client: Client, watched: int, wanted: int) -> int:
+    """Have a selector look for these events of a client, which may be none; returns them."""
+    if wanted == watched:
+        return watched
+    if not watched:
+        selector.register(client, wanted)
+    elif not wanted:
+        selector.unregister(client)
+    else:
+        selector.modify(client, wanted)
+    return wanted

@@ -4,6 +4,8 @@ A broker names nobody the subscriptions of a session and keeps them while the cl
 that a line that left the plant file meanwhile would be sent for ever. They are remembered here:
 noted before they are asked for, and forgotten once the broker has confirmed that they are gone,
 so that what is remembered is never less than what the broker has.
+
+Beside them stands which lines have brought messages of QoS 0: no session keeps these.
 """
 
 import contextlib
@@ -32,49 +34,72 @@ class Subscriptions:
     Args:
         path: the file that remembers them; None: they are forgotten with this object.
         session: names the session; what the file says of another one is void.
+        expiry_s: how long the broker keeps it.
     """
 
-    def __init__(self, path: Path | None, session: str) -> None:
+    def __init__(self, path: Path | None, session: str, expiry_s: int = 0) -> None:
         self._path = path
         self._session = session
-        self._filters = self._read()
+        self._expiry_s = expiry_s
+        self._is_noted = False
+        self._filters: dict[str, str] = {}
+        self._qos0: frozenset[str] = frozenset()
+        self._read()
 
     @property
     def filters(self) -> Mapping[str, str]:
         """What the broker may have for the session."""
         return self._filters
 
+    @property
+    def qos0(self) -> frozenset[str]:
+        """Streams of which messages of QoS 0 have come."""
+        return self._qos0
+
     def add(self, filters: Mapping[str, str]) -> None:
         """These are about to be subscribed."""
-        self._keep({**self._filters, **filters})
+        self._keep({**self._filters, **filters}, self._qos0)
 
     def discard(self, filters: Iterable[str]) -> None:
         """The broker has confirmed that these are gone."""
         gone = set(filters)
-        self._keep({each: stream for each, stream in self._filters.items() if each not in gone})
+        kept = {each: stream for each, stream in self._filters.items() if each not in gone}
+        self._keep(kept, self._qos0)
 
     def clear(self) -> None:
         """The broker knows nothing of an earlier session."""
-        self._keep({})
+        self._keep({}, frozenset())
 
-    def _read(self) -> dict[str, str]:
+    def note_qos0(self, streams: Iterable[str]) -> None:
+        """Messages of QoS 0 have come of these, and of no others."""
+        self._keep(self._filters, frozenset(streams))
+
+    def _read(self) -> None:
         if self._path is None:
-            return {}
-        try:
-            kept = json.loads(self._path.read_text(encoding="utf-8"))
-            filters = kept["filters"] if kept["session"] == self._session else {}
-            return {str(each): str(stream) for each, stream in filters.items()}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            return {}  # the first start, or a file that somebody has spoilt
-
-    def _keep(self, filters: dict[str, str]) -> None:
-        if filters == self._filters:
             return
-        self._filters = filters
+        # else the first start, or a file that somebody has spoilt
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+            kept = json.loads(self._path.read_text(encoding="utf-8"))
+            if kept["session"] == self._session:
+                filters = kept["filters"].items()
+                self._filters = {str(each): str(stream) for each, stream in filters}
+                self._qos0 = frozenset(map(str, kept.get("qos0", ())))
+                self._is_noted = kept["expiry_s"] == self._expiry_s
+
+    def _keep(self, filters: dict[str, str], qos0: frozenset[str]) -> None:
+        if self._is_noted and (filters, qos0) == (self._filters, self._qos0):
+            return
+        self._filters, self._qos0, self._is_noted = filters, qos0, True
         if self._path is None:
             return
         temporary = self._path.with_name(f"{self._path.name}.tmp")
-        text = json.dumps({"session": self._session, "filters": filters}, indent=1)
+        kept = {
+            "session": self._session,
+            "expiry_s": self._expiry_s,
+            "filters": filters,
+            "qos0": sorted(qos0),
+        }
+        text = json.dumps(kept, indent=1)
         try:
             with temporary.open("w", encoding="utf-8") as file:
                 file.write(text)

@@ -2,9 +2,8 @@
 
 import asyncio
 import itertools
-import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -25,6 +24,7 @@ _TIMEOUT_S: Final = 10.0
 _LONGEST_TEXT: Final = 120
 _OWN: Final = frozenset({"Server", "Aliases", "Locations", "Types", "Views"})
 """What every server has below Objects beside its plant."""
+_INDENT: Final = "  "
 
 
 class Variable(NamedTuple):
@@ -36,8 +36,22 @@ class Variable(NamedTuple):
     value: str
 
 
-async def browse(source: OpcUaSource, pki_folder: Path) -> list[Variable]:
-    """All variables below Objects that are not the server's own; parts of variables are left out.
+class Found(NamedTuple):
+    """What a server has; `others` are the paths of variables that nobody asked for."""
+
+    variables: list[Variable]
+    others: list[str]
+
+
+async def browse(
+    source: OpcUaSource, pki_folder: Path, chosen: Callable[[str], bool] = lambda _path: True
+) -> Found:
+    """The variables below Objects that are not the server's own; parts of variables are left out.
+
+    Args:
+        source: the server.
+        pki_folder: our certificate, and the servers'.
+        chosen: which paths are asked for; others are neither read nor shown.
 
     Raises:
         SourceError: the server can not be reached or refuses.
@@ -48,17 +62,17 @@ async def browse(source: OpcUaSource, pki_folder: Path) -> list[Variable]:
     try:
         await secure(client, source, pki, await asyncio.to_thread(pki.identity))
         async with client:
-            return await _variables(client)
+            return await _variables(client, chosen)
     except (ua.UaError, OSError, PlatformError) as error:
         raise SourceError(
             f"{source.url}: {sentence(error, source, str(pki.certificate))}"
         ) from error
 
 
-async def _variables(client: Client) -> list[Variable]:
+async def _variables(client: Client, chosen: Callable[[str], bool]) -> Found:
     namespaces = await client.get_namespace_array()
     types = DataTypes(client)
-    found: list[Variable] = []
+    found = Found([], [])
     seen: set[ua.NodeId] = set()
     level: list[tuple[Node, tuple[str, ...]]] = [(client.nodes.objects, ())]
     for _ in range(_DEEPEST):
@@ -74,8 +88,12 @@ async def _variables(client: Client) -> list[Variable]:
                 inner = client.get_node(child.NodeId)
                 if child.NodeClass == ua.NodeClass.Variable:
                     path = "/".join((*names, name))
+                    if not chosen(path):
+                        found.others.append(path)
+                        continue
                     text = _with_uri(child.NodeId, namespaces)
-                    found.append(Variable(path, text, *await _shown(client, types, inner)))
+                    shown = await _shown(client, types, inner)
+                    found.variables.append(Variable(path, text, *shown))
                 elif child.NodeClass == ua.NodeClass.Object:
                     below.append((inner, (*names, name)))
                 if len(seen) >= MOST_NODES:
@@ -107,22 +125,15 @@ def _with_uri(node: ua.NodeId, namespaces: Sequence[str]) -> str:
     return f"nsu={namespaces[node.NamespaceIndex]};{text.partition(';')[2]}"
 
 
-def plant_lines(source: OpcUaSource, found: Sequence[Variable]) -> Iterator[str]:
-    """Lines of a plant file: one mapping per folder, with a line's name to be given."""
-    yield "sources:"
-    yield f"  - kind: opcua\n    url: {source.url}"
-    if source.security != "none":
-        yield f"    security: {source.security}"
-    if source.username is not None:
-        yield f"    username: {json.dumps(source.username)}"
-        yield "    password: ${OPCUA_PASSWORD}"
-    yield "    nodes:"
-    folders = itertools.groupby(sorted(one.path for one in found), lambda p: p.rpartition("/")[0])
-    for folder, paths in folders:
-        if not folder:
-            for path in paths:
-                yield f"      - path: {json.dumps(path, ensure_ascii=False)}"
-                yield "        machine: machine"
-            continue
-        yield f"      - path: {json.dumps(f'{folder}/*', ensure_ascii=False)}"
-    yield "lines:\n  - name: line1"
+def tree(found: Iterable[Variable]) -> Iterator[str]:
+    """Folders and variables, each indented by its depth; below a variable its id."""
+    above: list[str] = []
+    for one in sorted(found, key=lambda variable: variable.path.split("/")):
+        *folders, name = one.path.split("/")
+        pairs = zip(above, folders, strict=False)
+        shared = len(list(itertools.takewhile(lambda pair: pair[0] == pair[1], pairs)))
+        for depth, folder in enumerate(folders[shared:], shared):
+            yield f"{_INDENT * depth}{folder}/"
+        yield f"{_INDENT * len(folders)}{name}  {one.type}  {one.value}"
+        yield f"{_INDENT * (len(folders) + 2)}{one.node}"
+        above = folders

@@ -5,6 +5,7 @@ MQTT 5 knows for it, and sends each acknowledgement by itself. Here some hundred
 one system call each way, and what nobody reads is not built.
 """
 
+import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, cast
 
@@ -22,6 +23,7 @@ from iiot_platform.config.broker_client import log_in
 from iiot_platform.config.plant import MqttSource
 
 _READ_BURST: Final = 256
+_READ_BYTES: Final = 262_144
 _SEND_RETAINED_ONCE: Final = 1
 _SEND_NO_RETAINED: Final = 2
 
@@ -94,10 +96,14 @@ class PahoClient:
 
     def read(self) -> None:
         """As `Client.read`."""
-        client, burst = self._client, self._burst
+        client, burst, size = self._client, self._burst, 0
         for _ in range(_READ_BURST):
             before = len(burst)
             if client.loop_read() or len(burst) == before:
+                break
+            # told already where another packet came behind it
+            size += len(burst[-1].payload) if burst else 0
+            if size > _READ_BYTES:
                 break
         self._tell()
 
@@ -111,8 +117,10 @@ class PahoClient:
         """As `Client.flush`."""
         return self._sock is None or self._sock.flush()
 
-    def look_after(self) -> None:
+    def look_after(self, *, paused: bool = False) -> None:
         """As `Client.look_after`."""
+        if paused:
+            self._client.expect_no_answer()
         self._client.loop_misc()
 
     def subscribe(self, filters: Sequence[str]) -> None:
@@ -196,6 +204,11 @@ class BufferedClient(Client):
     """Connects, with TLS where it is wanted."""
     on_publish_packet: Callable[[Message], None]
     """Called for each message, instead of `on_message`."""
+
+    def expect_no_answer(self) -> None:
+        """Nothing was read for a while: whether the broker has answered is not known."""
+        self._ping_t = 0.0
+        self._last_bytes_received = time.monotonic()
 
     def _create_socket(self) -> Any:
         return BufferedSocket(self.open_socket())

@@ -15,13 +15,14 @@ from typing import Any, Final, NamedTuple
 
 from paho.mqtt.reasoncodes import ReasonCode
 
+from buffer_service.sources.node_watch import NodeWatch
 from iiot_platform.config.broker_client import BrokerClient
 from iiot_platform.config.plant import MqttSource
 from iiot_platform.config.sparkplug import ANY, SparkplugNodes
 from iiot_platform.core import sparkplug
 from iiot_platform.core.clock import now_ms
 from iiot_platform.core.errors import DecodeError, SourceError
-from iiot_platform.core.sparkplug import Payload, Topic, topic_of
+from iiot_platform.core.sparkplug import topic_of
 
 logger = logging.getLogger(__name__)
 
@@ -37,72 +38,6 @@ _UNANSWERED: Final = 3
 _STOP_S: Final = 2.0
 
 Ask = Callable[[str, bytes], None]
-
-
-class NodeWatch:
-    """What one edge node has said: are there births for its data, and did all messages come?
-
-    Args:
-        counted: every message of the node is heard, so that a hole in `seq` is one.
-    """
-
-    def __init__(self, *, counted: bool) -> None:
-        self._counted = counted
-        self._born: dict[str, frozenset[int | str]] = {}
-        self._next_seq: int | None = None
-        self.missing: set[int] = set()
-        """`seq` of messages that others have overtaken, or that are lost."""
-        self._bd_seq: int | None = None
-
-    def forget(self) -> None:
-        """Some messages may have been missed."""
-        self._born.clear()
-        self.skip()
-
-    def skip(self) -> None:
-        """Some messages were not looked at."""
-        self._next_seq = None
-        self.missing.clear()
-
-    def trouble(self, topic: Topic, payload: Payload) -> str | None:
-        """Takes a message; tells why births are missing, None where they are not."""
-        if topic.type == "NDEATH":
-            if None in {self._bd_seq, payload.bd_seq} or self._bd_seq == payload.bd_seq:
-                self.forget()
-            return None
-        if topic.type == "NBIRTH":
-            self.forget()
-            self._bd_seq = payload.bd_seq
-        if payload.seq is not None and self._counted:
-            self._count(payload.seq)
-        if topic.type in {"NBIRTH", "DBIRTH"}:
-            self._born[topic.device] = frozenset(
-                mark
-                for metric in payload.metrics
-                for mark in (metric.alias, metric.name)
-                if mark is not None
-            )
-            return None
-        if topic.type == "DDEATH":
-            self._born.pop(topic.device, None)
-            return None
-        known = self._born.get(topic.device)
-        if known is None or "" not in self._born:
-            return f"no birth of '{topic.name}' was heard"
-        for metric in payload.metrics:
-            if metric.alias not in known and metric.name not in known:
-                mark = metric.name if metric.alias is None else metric.alias
-                return f"'{topic.name}' has sent metric {mark!r:.80}, which no birth has named"
-        return None
-
-    def _count(self, seq: int) -> None:
-        if seq in self.missing:
-            self.missing.discard(seq)  # it was only overtaken
-            return
-        expected = seq if self._next_seq is None else self._next_seq
-        ahead = (seq - expected) % sparkplug.SEQ_LIMIT
-        self.missing.update((expected + i) % sparkplug.SEQ_LIMIT for i in range(ahead))
-        self._next_seq = (seq + 1) % sparkplug.SEQ_LIMIT
 
 
 class _Asked:
@@ -238,10 +173,8 @@ class RebirthCompanion:
         if node is None:
             if len(self._nodes) >= _NODES:
                 return
-            counted = nodes.device == ANY and self._settings.shared_group is None
-            node = self._nodes[topic.node] = _Node(
-                NodeWatch(counted=counted), _Asked(self._first_s)
-            )
+            watch = NodeWatch(counted=nodes.device == ANY)
+            node = self._nodes[topic.node] = _Node(watch, _Asked(self._first_s))
         try:
             payload = sparkplug.decode(body)
         except DecodeError:

@@ -8,7 +8,7 @@ import numpy as np
 from iiot_platform.alerts.lifecycle import AlertKey, DropCount, Samples
 from iiot_platform.config.alerts import AlertSettings
 from iiot_platform.core.clock import MS_PER_S
-from iiot_platform.engine.status import BufferState, Drops, LineStatus
+from iiot_platform.engine.status import BufferState, LineStatus
 
 BUFFER: Final = "buffer"
 _CONNECTED: Final = "connected"
@@ -53,9 +53,13 @@ def drops_until(
     Counts that are seen for the first time are where one begins: nobody knows since when. Where
     nothing is said, as by a buffer that does not run, nothing changes.
     """
-    if not buffer.running or source not in buffer.dropped:
+    if not buffer.running or source not in buffer.counts:
         return dict(before)
-    counts = _counts(source, buffer.dropped[source])
+    said = buffer.counts[source]
+    counts = {
+        f"source/{source}": said.get("qos0_dropped"),
+        f"broker/{source}": said.get("broker_dropped"),
+    }
     found = {series: before[series] for series in counts.keys() & before.keys()}
     for series, count in counts.items():
         if count is None:
@@ -71,10 +75,6 @@ def drops_until(
         else:
             found[series] = DropCount(count, known.dropped, known.at_ms)
     return found
-
-
-def _counts(source: str, drops: Drops) -> dict[str, int | None]:
-    return {f"source/{source}": drops.buffer, f"broker/{source}": drops.broker}
 
 
 def _lost(drops: Mapping[str, DropCount]) -> Iterator[tuple[str, str, float, str]]:

@@ -177,6 +177,8 @@ class SeriesDetector(ABC, Generic[S]):
 
     def _segments(self, done_ms: int | None, ts: Ints) -> list[tuple[int, int, int | None]]:
         """Start and stop row of each segment, and the acknowledgement that starts it."""
+        if not self.parameters.acknowledged:
+            return [(0, len(ts), None)]
         starts: dict[int, int | None] = {0: None}
         for moment in sorted(to_ms(moment) for moment in self.parameters.acknowledged):
             reached = np.asarray(ts) >= moment

@@ -39,6 +39,8 @@ def ratios(flags: bytes, anomaly: Int8s, tested: Bools, rate_window: int) -> tup
     every_tested = bool(tested.all())
     new = anomaly if every_tested else anomaly[tested]
     every = np.concatenate((before, new.view(np.uint8)))
+    if not every.any():
+        return np.zeros(len(anomaly) + 1), every[-rate_window:].tobytes()
     count = np.zeros(len(every) + 1, np.int64)
     np.cumsum(every, out=count[1:])
     recent = count.copy()

@@ -14,14 +14,21 @@ from iiot_platform.analytics.series import Scan, SeriesState
 
 Engine = Literal["auto", "plain", "compiled"]
 _KERNEL: Final = "iiot_platform.analytics.zscore_kernel"
-WORTH_IMPORTING: Final = 300_000_000
-"""Values x window from which a batch repays importing and compiling the kernel (about 2 s)."""
-WORTH_CALLING: Final = 200_000
-"""The same where the process has imported it already."""
+WORTH_IMPORTING: Final = 100_000_000
+"""Values x window that take as long without the kernel as it takes to import and load it."""
 
 
 class ZScoreState(SeriesState, frozen=True, tag="zscore"):
     """What influences later rows of a z-score series."""
+
+
+class _Tested:
+    """What this process has tested without the kernel, values x window; no result depends on it."""
+
+    work = 0
+
+
+_tested: Final = _Tested()
 
 
 @dataclass(frozen=True)
@@ -30,7 +37,7 @@ class ZScore(MovingWindow[ZScoreState]):
 
     Attributes:
         engine: `plain` numpy or the `compiled` kernel, equal to the last bit; `auto` takes the
-            kernel for batches that are large enough to repay it.
+            kernel once the process has tested so much that it would have repaid its import.
     """
 
     engine: Engine = "auto"
@@ -52,8 +59,10 @@ class ZScore(MovingWindow[ZScoreState]):
     def _takes_kernel(self, n: int) -> bool:
         if self.engine != "auto":
             return self.engine == "compiled"
-        worth = WORTH_CALLING if _KERNEL in sys.modules else WORTH_IMPORTING
-        return n * self.parameters.window >= worth
+        if _KERNEL in sys.modules:
+            return True
+        _tested.work += n * self.parameters.window
+        return _tested.work >= WORTH_IMPORTING
 
     def _scan_compiled(self, state: ZScoreState, values: Floats) -> tuple[Scan, ZScoreState]:
         from iiot_platform.analytics import zscore_kernel as kernel  # noqa: PLC0415 - see there

@@ -1,11 +1,14 @@
 """Listens to a broker for some seconds."""
 
 import time
+from collections.abc import Callable
 from typing import Any, Final
 
 import paho.mqtt.client as paho
-from paho.mqtt.enums import CallbackAPIVersion
 
+from buffer_service.sources import mqtt_failures
+from iiot_platform.config.broker_client import BrokerClient
+from iiot_platform.config.plant import MqttSource
 from iiot_platform.core import sparkplug
 from iiot_platform.core.errors import DecodeError, SourceError
 
@@ -17,43 +20,58 @@ Births = dict[str, dict[int, tuple[str, int]]]
 
 
 def heard(
-    host: str, port: int, *, seconds: float, username: str | None, password: str | None
+    source: MqttSource, *, seconds: float, chosen: Callable[[str], bool]
 ) -> dict[str, dict[str, Any]]:
     """Topics with the number of their messages and the beginning of the last one.
 
+    Args:
+        source: the broker.
+        seconds: how long to listen.
+        chosen: which topics are asked for.
+
     Raises:
-        SourceError: the broker refuses.
-        OSError: it can not be reached.
+        SourceError: the broker can not be reached, refuses, or closes the connection.
     """
     topics: dict[str, dict[str, Any]] = {}
+    accepted: list[bool] = []
     refused: list[str] = []
     births: Births = {}
+    where = f"{source.host}:{source.port}"
 
     def connected(client: Any, _: Any, _flags: Any, code: Any, _properties: Any) -> None:
         if code.is_failure:
-            refused.append(str(code))
+            refused.append(mqtt_failures.refused(str(code), source))
         else:
+            accepted.append(True)
             client.subscribe("#")
 
     def message(_client: Any, _: Any, got: paho.MQTTMessage) -> None:
-        if got.topic in topics or len(topics) < MOST_TOPICS:
+        text = shown(got.topic, bytes(got.payload), births)  # also for the births of what is chosen
+        if chosen(got.topic) and (got.topic in topics or len(topics) < MOST_TOPICS):
             entry = topics.setdefault(got.topic, {"messages": 0, "last": ""})
             entry["messages"] += 1
-            text = shown(got.topic, bytes(got.payload), births)
             entry["last"] = text[:_LONGEST_TEXT]
 
-    client = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5)
-    if username is not None:
-        client.username_pw_set(username, password)
+    client = BrokerClient(source, source.client_id)
     client.on_connect = connected
     client.on_message = message
-    client.connect(host, port)
+    try:
+        client.connect(source.host, source.port)
+    except OSError as error:
+        raise SourceError(f"{where}: {mqtt_failures.not_reached(error, source)}") from error
     until = time.monotonic() + seconds
     while time.monotonic() < until and not refused:
-        client.loop(min(0.1, max(until - time.monotonic(), 0.001)))
+        code = client.loop(min(0.1, max(until - time.monotonic(), 0.001)))
+        if code != paho.MQTT_ERR_SUCCESS and not refused:
+            detail = paho.error_string(code)
+            refused.append(
+                f"the connection broke: {detail}"
+                if accepted
+                else mqtt_failures.closed_early(source, detail)
+            )
     client.disconnect()
     if refused:
-        raise SourceError(f"{host}:{port} refused the connection: {refused[0]}")
+        raise SourceError(f"{where}: {refused[0]}")
     return topics
 
 

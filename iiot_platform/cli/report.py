@@ -4,6 +4,7 @@ import json
 import re
 import signal
 import threading
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -12,6 +13,7 @@ import typer
 from iiot_platform.client import Client
 from iiot_platform.config.settings import Settings
 from iiot_platform.core.errors import ConfigError, StorageError
+from iiot_platform.engine.status import StatusReader
 from iiot_platform.report.page import render
 from iiot_platform.report.reading import read_report
 from iiot_platform.report.server import PORT, LivePage, ReportServer
@@ -43,13 +45,16 @@ def report(
     last_s = period_s(last)
     if serve:
         page = LivePage(settings.home, line=line, last_s=last_s, dagster_url=settings.dagster_url)
-        _serve(page, port)
+        with closing(page):
+            _serve(page, port)
         return
-    client = Client(settings.home)
-    try:
-        found = read_report(client, lines=None if line is None else [line], last_s=last_s)
-    finally:
-        client.close()
+    with closing(Client(settings.home)) as client, closing(StatusReader(settings.home)) as reader:
+        found = read_report(
+            client,
+            lines=None if line is None else [line],
+            last_s=last_s,
+            status=reader.read(),
+        )
     if as_json:
         typer.echo(json.dumps(found.as_json(), indent=2, ensure_ascii=False, allow_nan=False))
         return

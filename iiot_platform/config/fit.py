@@ -1,7 +1,7 @@
 """How the parts of a plant must fit together: names, sources, topics."""
 
 import fnmatch
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
 from iiot_platform.config.errors import Problem
@@ -53,14 +53,14 @@ def misfits(
 def sparkplug_misfits(
     lines: Mapping[int, tuple[str, LineSparkplug | None, str]],
     source_of: Mapping[str, str],
-    brokers: Container[str],
+    brokers: Mapping[str, str | None],
 ) -> Iterator[Problem]:
     """Where the Sparkplug edge nodes of lines do not fit together.
 
     Args:
         lines: name, edge nodes and prefix of the topics by their place in the file.
         source_of: the source that brings each line.
-        brokers: the sources that are brokers.
+        brokers: the sources that are brokers, each with the group that shares its messages.
     """
     taken: list[tuple[str, str, SparkplugNodes]] = []
     for i, (name, sparkplug, _) in lines.items():
@@ -69,6 +69,14 @@ def sparkplug_misfits(
             continue
         if source not in brokers:
             message = f"source '{source}' is no broker; Sparkplug comes over MQTT"
+            yield Problem(("lines", i, "sparkplug"), message)
+        elif brokers[source] is not None:
+            message = (
+                f"the buffers of group '{brokers[source]}' share the messages of source '{source}':"
+                " each would have a part of what a node says on change, and at QoS 0 the part of a"
+                " buffer that is away is lost; remove shared_group, and give each buffer edge nodes"
+                " of its own"
+            )
             yield Problem(("lines", i, "sparkplug"), message)
         for j, nodes in enumerate(sparkplug.nodes):
             where = ("lines", i, "sparkplug", "nodes", j)

@@ -122,8 +122,12 @@ class MqttSource(Parameters):
     tls: MqttTls | None = None
     receive_maximum: Annotated[int, Field(ge=20, le=65_535)] = 4_000
     """Messages that may be unacknowledged: about 2 x rate x commit interval."""
+    held_bytes: Annotated[int, Field(ge=1_000_000)] = 64_000_000
+    """Payloads that may wait for the disk; beyond them nothing more is read from the network."""
     session_expiry_s: Annotated[int, Field(ge=0, le=2**32 - 1)] = 7 * 86_400
     keepalive_s: Annotated[int, Field(ge=1, le=65_535)] = 30
+    qos0_queued: bool = False
+    """The broker keeps messages of QoS 0 for a session that is away: no gap is written for them."""
     shared_group: LevelName | None = None
     """Buffers that name the same group share the messages; each has a client_id of its own."""
 
@@ -310,7 +314,7 @@ class Plant(Parameters):
                 for i, line in enumerate(self.lines)
             },
             {line.name: self.source_of(line.name).name for line in self.lines},
-            {source.name for source in self.sources if isinstance(source, MqttSource)},
+            {x.name: x.shared_group for x in self.sources if isinstance(x, MqttSource)},
         )
         problems += unmatched(self.alerts, self.line_names)
         written = "mqtt" in self.alerts.model_fields_set and self.alerts.mqtt.enabled

@@ -5,6 +5,7 @@ segment and `..`, separators and control characters can not appear in one.
 """
 
 import hashlib
+from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import quote, unquote
 
@@ -26,6 +27,11 @@ def path_segment(name: str) -> str:
     return f"{segment[: _MAX_SEGMENT - 26]}%~{digest}"
 
 
+@lru_cache(maxsize=65_536)
+def _quoted(part: str) -> str:
+    return quote(part, safe=" ")
+
+
 class SeriesKey(NamedTuple):
     """What names one series of a line: its order and state are its own.
 
@@ -44,7 +50,7 @@ class SeriesKey(NamedTuple):
     @property
     def text(self) -> str:
         """The key as one string, reversible by `parse`."""
-        return "/".join(quote(part, safe=" ") for part in self)
+        return "/".join(map(_quoted, self))
 
     @classmethod
     def parse(cls, text: str) -> "SeriesKey":

@@ -4,10 +4,11 @@ Whole milliseconds and counts add up exactly in any order, so that many batches 
 summary as one.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -42,36 +43,43 @@ class Part(NamedTuple):
     counts: dict[str, Ints]
 
 
-def series_activity(
-    key: SeriesKey,
+def readings_activity(
+    keys: Sequence[SeriesKey],
+    series: npt.NDArray[np.int32],
     ts: Ints,
     lateness: Ints,
     late: Bools,
-    outcome: Outcome,
-    running: RunningTime | None,
-) -> list[Part]:
-    """Activity of one series, not merged yet.
+) -> pa.Table:
+    """Activity of readings themselves, not merged yet.
+
+    Args:
+        keys: the series that occur.
+        series: of each reading, index into `keys`; at least one reading.
+        ts: event times; those of one series beside each other, best in order.
+        lateness: of each reading, ms.
+        late: which readings came late.
+    """
+    intervals = interval_of(ts)
+    new = (np.diff(intervals) != 0) | (np.diff(series) != 0)
+    begin = np.flatnonzero(np.concatenate(([True], new)))
+    counts = {
+        "readings": np.diff(begin, append=len(ts)),
+        "lateness_sum_ms": np.add.reduceat(lateness, begin),
+        "late": np.add.reduceat(late.astype(np.int64), begin),
+        _MAX: np.maximum.reduceat(lateness, begin),
+    }
+    return _rows(intervals[begin], series[begin], [key.text for key in keys], counts)
+
+
+def outcome_activity(key: SeriesKey, outcome: Outcome, running: RunningTime | None) -> list[Part]:
+    """Activity of what the readings of one series became, not merged yet.
 
     Args:
         key: the series.
-        ts: event times.
-        lateness: of each reading, ms.
-        late: which readings came late.
-        outcome: what the readings became.
+        outcome: what they became.
         running: running time within the hour, where the series has states.
     """
-    at, index = np.unique(interval_of(ts), return_inverse=True)
-    latest = np.full(len(at), _NO_LATENESS, np.int64)
-    np.maximum.at(latest, index, lateness)
-    total = np.zeros(len(at), np.int64)
-    np.add.at(total, index, lateness)
-    counts = {
-        "readings": np.bincount(index, minlength=len(at)),
-        "lateness_sum_ms": total,
-        "lateness_max_ms": latest,
-        "late": np.bincount(index[late], minlength=len(at)),
-    }
-    parts = [Part(key.text, at, counts)]
+    parts = []
     for name, times in (("anomalies", outcome.anomalies), ("state_changes", outcome.changes)):
         if len(times):
             when, count = np.unique(interval_of(times), return_counts=True)
@@ -109,30 +117,37 @@ def _missing_ms(gap: Gap) -> int:
 def activity_of(parts: Sequence[Part]) -> pa.Table:
     """All parts as rows, not merged yet."""
     lengths = [len(part.at) for part in parts]
-    codes = np.repeat(np.arange(len(parts), dtype=np.int32), lengths)
-    names = pa.array([part.series for part in parts], pa.string())
+    ends = np.cumsum([0, *lengths])
+    counts: dict[str, Ints] = {}
+    for part, begin, end in zip(parts, ends[:-1], ends[1:], strict=True):
+        for name, values in part.counts.items():
+            if name not in counts:
+                counts[name] = _nothing(name, int(ends[-1]))
+            counts[name][begin:end] = values
+    return _rows(
+        np.concatenate([_NONE, *(part.at for part in parts)]),
+        np.repeat(np.arange(len(parts), dtype=np.int32), lengths),
+        [part.series for part in parts],
+        counts,
+    )
 
-    def column(name: str, otherwise: int) -> pa.Array:
-        filled = [part.counts.get(name) for part in parts]
-        return pa.array(
-            np.concatenate(
-                [_NONE]
-                + [
-                    np.full(length, otherwise, np.int64) if counts is None else counts
-                    for counts, length in zip(filled, lengths, strict=True)
-                ]
-            ),
-            pa.int64(),
-        )
 
-    return pa.table(
-        {
-            "ts": pa.array(np.concatenate([_NONE, *(part.at for part in parts)])).cast(schema.TS),
-            "series": pa.DictionaryArray.from_arrays(codes, names).cast(pa.string()),
-            **{name: column(name, 0) for name in _COUNTS},
-            _MAX: column(_MAX, _NO_LATENESS),
-        }
-    ).select(_names())
+def _rows(
+    at: Ints, codes: npt.NDArray[np.int32], series: Sequence[str], counts: Mapping[str, Ints]
+) -> pa.Table:
+    """Rows of `activity`, without provenance; `codes` are indices into `series`."""
+    columns = {
+        name: pa.array(counts[name] if name in counts else _nothing(name, len(at)), pa.int64())
+        for name in (*_COUNTS, _MAX)
+    }
+    names = pa.DictionaryArray.from_arrays(codes, pa.array(series, pa.string())).cast(pa.string())
+    return pa.table({"ts": pa.array(at).cast(schema.TS), "series": names, **columns}).select(
+        _names()
+    )
+
+
+def _nothing(name: str, rows: int) -> Ints:
+    return np.full(rows, _NO_LATENESS if name == _MAX else 0, np.int64)
 
 
 def data_quality(line: str, activity: pa.Table) -> pa.Table:

@@ -36,8 +36,12 @@ def open_gaps(records: Iterable[Lack]) -> list[tuple[int, int]]:
 def covered_share(gaps: Sequence[tuple[int, int]], hour: int, now_ms: int) -> float:
     """The share of an hour, as far as it has passed, that lies in no gap; 1 before it begins."""
     begin = hour_start_ms(hour)
-    end = min(begin + MS_PER_HOUR, now_ms)
-    if end <= begin:
+    return share_outside(gaps, begin, min(begin + MS_PER_HOUR, now_ms))
+
+
+def share_outside(gaps: Sequence[tuple[int, int]], begin_ms: int, end_ms: int) -> float:
+    """The share of [begin_ms, end_ms) that lies in no gap; 1 where it is empty."""
+    if end_ms <= begin_ms:
         return 1.0
-    missing = sum(max(0, min(end, stop) - max(begin, start)) for start, stop in gaps)
-    return 1.0 - missing / (end - begin)
+    missing = sum(max(0, min(end_ms, stop) - max(begin_ms, start)) for start, stop in gaps)
+    return 1.0 - missing / (end_ms - begin_ms)

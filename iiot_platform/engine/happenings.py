@@ -13,7 +13,7 @@ import pyarrow as pa
 import sqlalchemy as sa
 
 from iiot_platform.core import schema
-from iiot_platform.core.clock import hour_start_ms, partition_key
+from iiot_platform.core.clock import hour_of, hour_start_ms, partition_key, to_ms
 from iiot_platform.engine import ledger_schema as db
 from iiot_platform.engine.ledger import Ledger
 from iiot_platform.engine.swap import upsert
@@ -60,6 +60,64 @@ def untold(ledger: Ledger, store: TableStore, sink: str, line: str) -> Told | No
     return Told(pa.Table.from_pylist(rows, schema=schema.EVENTS.arrow), batches[-1].id)
 
 
+def happened(ledger: Ledger, store: TableStore, line: str, hours: range) -> pa.Table:
+    """Rows of `schema.EVENTS`, as it stands now: what happened to some hours, in order of time.
+
+    Of several reruns of an hour the last one; gaps by the hour in which they were written.
+
+    Raises:
+        PlatformError: the ledger or a table file can not be read.
+    """
+    found: dict[tuple[int, str, str], dict[str, Any]] = {}
+    parts, batches = db.PARTITIONS.c, db.BATCHES.c
+    with ledger.reading() as connection:
+        before = _settings_before(connection, line, hours.start)
+        computed = connection.execute(
+            sa.select(parts.hour, parts.settings_version, batches.run_id)
+            .join_from(db.PARTITIONS, db.BATCHES, batches.id == parts.batch)
+            .where(parts.line == line, parts.hour >= hours.start, parts.hour < hours.stop)
+            .order_by(parts.hour)
+        ).all()
+        if not computed:
+            return schema.EVENTS.arrow.empty_table()
+        # from the newest back to the first one before: batches are kept for ever
+        earlier = connection.execute(
+            sa.select(batches.id)
+            .where(batches.line == line, batches.committed_ms < hour_start_ms(computed[0].hour))
+            .order_by(batches.id.desc())
+            .limit(1)
+        ).scalar()
+        whole = connection.execute(
+            sa.select(db.BATCHES)
+            .where(batches.line == line, batches.id > (earlier or 0), batches.kind != LIVE)
+            .order_by(batches.id.desc())
+            .limit(_PAGE)
+        ).all()
+    for one in computed:
+        if before not in {None, one.settings_version}:
+            row = _changed(one.hour, before, one.settings_version)
+            found[row["ts"], row["kind"], ""] = row | _made(
+                one.hour, one.run_id, one.settings_version
+            )
+        before = one.settings_version
+    for batch in reversed(whole):
+        for change in json.loads(batch.body)["hours"]:
+            if change["hour"] in hours:
+                row = _computed(batch.kind, change)
+                found[row["ts"], row["kind"], ""] = row | _made(
+                    change["hour"], batch.run_id, change["settings"]
+                )
+    paths = ledger.files_between(line, schema.GAPS.name, hours.start, hours.stop)
+    for gap in store.read(schema.GAPS, paths).sort_by("offset").to_pylist() if paths else ():
+        row = _gap(gap)
+        hour = hour_of(to_ms(gap["ts"]))
+        found[row["ts"], row["kind"], gap["source"]] = row | _made(
+            hour, gap["run_id"], gap["config_version"]
+        )
+    rows = [{schema.LINE.name: line, **found[key]} for key in sorted(found)]
+    return pa.Table.from_pylist(rows, schema=schema.EVENTS.arrow)
+
+
 def mark_told(ledger: Ledger, sink: str, line: str, batch: int) -> None:
     """A sink knows what happened up to a batch; 0: it is told everything again."""
     with ledger.transaction(line) as connection:
@@ -87,32 +145,43 @@ def _of_hour(
     before: str | None,
 ) -> Iterator[dict[str, Any]]:
     hour, settings = change["hour"], change["settings"]
-    start_ms, end_ms = hour_start_ms(hour), hour_start_ms(hour + 1)
-    base = {
-        "hour": partition_key(hour),
-        "run_id": batch.run_id,
-        "config_version": settings,
-    }
+    base = _made(hour, batch.run_id, settings)
     first, live = change["version"] == 1, batch.kind == LIVE
     if before is not None and before != settings and (first or not live):
-        text = f"settings {before[:8]} until here, {settings[:8]} from here on"
-        yield base | _event(schema.SETTINGS_CHANGED, start_ms, start_ms, text)
+        yield base | _changed(hour, before, settings)
     elif before is not None and not live:  # what an earlier one told may be so no longer
+        start_ms = hour_start_ms(hour)
         gone = _event(schema.SETTINGS_CHANGED, start_ms, start_ms, "")
         yield base | gone | {"run_id": schema.DELETED}
     if not live:
-        text = f"{batch.kind}: version {change['version']}, {sum(change['rows'].values()):,} rows"
-        yield base | _event(batch.kind, start_ms, end_ms, text)
+        yield base | _computed(batch.kind, change)
     if change["rows"].get(schema.GAPS.name):
         files = ledger.files(batch.line, schema.GAPS.name, hour)
         for gap in store.read(schema.GAPS, [file.path for file in files]).to_pylist():
-            begin_ms, until_ms = (
-                round(gap[name].timestamp() * 1_000) for name in ("begin_ts", "end_ts")
-            )
-            text = f"{gap['source']}: {gap['reason']}, {gap['duration_s']:.1f} s"
-            if gap["filled"] is not None:
-                text += f", {gap['filled']} values filled in"
-            yield base | _event(schema.GAP, begin_ms, until_ms, text)
+            yield base | _gap(gap)
+
+
+def _made(hour: int, run_id: str, settings: str) -> dict[str, Any]:
+    return {"hour": partition_key(hour), "run_id": run_id, "config_version": settings}
+
+
+def _changed(hour: int, before: str | None, settings: str) -> dict[str, Any]:
+    at_ms = hour_start_ms(hour)
+    text = f"settings {(before or '')[:8]} until here, {settings[:8]} from here on"
+    return _event(schema.SETTINGS_CHANGED, at_ms, at_ms, text)
+
+
+def _computed(kind: str, change: Mapping[str, Any]) -> dict[str, Any]:
+    hour = change["hour"]
+    text = f"{kind}: version {change['version']}, {sum(change['rows'].values()):,} rows"
+    return _event(kind, hour_start_ms(hour), hour_start_ms(hour + 1), text)
+
+
+def _gap(gap: Mapping[str, Any]) -> dict[str, Any]:
+    text = f"{gap['source']}: {gap['reason']}, {gap['duration_s']:.1f} s"
+    if gap["filled"] is not None:
+        text += f", {gap['filled']} values filled in"
+    return _event(schema.GAP, to_ms(gap["begin_ts"]), to_ms(gap["end_ts"]), text)
 
 
 def _event(kind: str, start_ms: int, until_ms: int, text: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ stands (`swap`): a commit that lost writes nothing.
 import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy as sa
 
@@ -22,6 +22,37 @@ from iiot_platform.engine.errors import LedgerError
 from iiot_platform.engine.ledger_database import LedgerDatabase, PostgresLedger, SqliteLedger
 from iiot_platform.engine.partition import SeriesState
 from iiot_platform.engine.swap import last_states, swap, versions, watermark
+
+# what every batch asks is put together once: that takes longer than the answer
+_ASSIGNMENT: Final = (
+    sa.select(db.SETTINGS.c.body)
+    .join_from(
+        db.ASSIGNMENTS,
+        db.SETTINGS,
+        sa.and_(
+            db.SETTINGS.c.line == db.ASSIGNMENTS.c.line,
+            db.SETTINGS.c.version == db.ASSIGNMENTS.c.version,
+        ),
+    )
+    .where(
+        db.ASSIGNMENTS.c.line == sa.bindparam("line"),
+        db.ASSIGNMENTS.c.hour == sa.bindparam("hour"),
+    )
+    .order_by(db.ASSIGNMENTS.c.id.desc())
+    .limit(1)
+)
+_HOUR_FILES: Final = (
+    sa.select(
+        db.FILES.c.table_name, db.FILES.c.id, db.FILES.c.path, db.FILES.c.rows, db.FILES.c.level
+    )
+    .where(
+        db.FILES.c.line == sa.bindparam("line"),
+        db.FILES.c.table_name.in_(tuple(schema.TABLES)),
+        db.FILES.c.hour == sa.bindparam("hour"),
+        db.FILES.c.dropped_version.is_(None),
+    )
+    .order_by(db.FILES.c.id)
+)
 
 
 class Ledger:
@@ -120,22 +151,8 @@ class Ledger:
 
     def assignment(self, line: str, hour: int) -> LineSettings | None:
         """The settings that an hour is computed under; None where it has none yet."""
-        query = (
-            sa.select(db.SETTINGS.c.body)
-            .join_from(
-                db.ASSIGNMENTS,
-                db.SETTINGS,
-                sa.and_(
-                    db.SETTINGS.c.line == db.ASSIGNMENTS.c.line,
-                    db.SETTINGS.c.version == db.ASSIGNMENTS.c.version,
-                ),
-            )
-            .where(db.ASSIGNMENTS.c.line == line, db.ASSIGNMENTS.c.hour == hour)
-            .order_by(db.ASSIGNMENTS.c.id.desc())
-            .limit(1)
-        )
         with self.reading() as connection:
-            body = connection.execute(query).scalar()
+            body = connection.execute(_ASSIGNMENT, {"line": line, "hour": hour}).scalar()
         return None if body is None else LineSettings.model_validate_json(body)
 
     def states(
@@ -160,25 +177,9 @@ class Ledger:
 
     def hour_files(self, line: str, hour: int) -> dict[str, list[CurrentFile]]:
         """The files of an hour by table, oldest first."""
-        query = (
-            sa.select(
-                db.FILES.c.table_name,
-                db.FILES.c.id,
-                db.FILES.c.path,
-                db.FILES.c.rows,
-                db.FILES.c.level,
-            )
-            .where(
-                db.FILES.c.line == line,
-                db.FILES.c.table_name.in_(tuple(schema.TABLES)),
-                db.FILES.c.hour == hour,
-                db.FILES.c.dropped_version.is_(None),
-            )
-            .order_by(db.FILES.c.id)
-        )
         found: dict[str, list[CurrentFile]] = {}
         with self.reading() as connection:
-            for table, *file in connection.execute(query):
+            for table, *file in connection.execute(_HOUR_FILES, {"line": line, "hour": hour}):
                 found.setdefault(table, []).append(CurrentFile(*file))
         return found
 

@@ -6,6 +6,9 @@ written with the batch that found them, and outlive the raw records.
 
 What decides about offset o reaches back to the node's last but one birth before o and no further,
 so that a few look-ups find all of it; a device that died before that leaves no gap behind.
+
+A broker may keep the order within each topic alone. A device's birth that has overtaken that of its
+node, which the times in both tell, is taken for what it is: one of the node's new session.
 """
 
 import functools
@@ -17,6 +20,8 @@ from iiot_platform.core import sparkplug
 from iiot_platform.core.errors import DecodeError
 from iiot_platform.core.sparkplug import Payload, Topic, topic_of
 
+OVERTAKEN_MS: Final = 2_000
+"""How much later than the birth of its device that of a node may come."""
 _REMEMBERED: Final = 256
 
 
@@ -99,9 +104,15 @@ class NodeLife:
         """
         session = _before(self._births, offset)
         event = session if not device else _before(self._devices.get(device, []), offset)
-        if event is None or (session is not None and event.offset < session.offset):
+        if event is None or event.source.type == "DDEATH":
             return None
-        return self._definitions(event) if event.source.type != "DDEATH" else None
+        if session is not None and event.offset < session.offset:
+            earlier = _before(self._births, session.offset)
+            if earlier is not None and event.offset < earlier.offset:
+                return None
+            if not _has_overtaken(event, session):
+                return None
+        return self._definitions(event)
 
     def counts(self, death: Event) -> bool:
         """False where the death of a node is of an earlier session than its last birth."""
@@ -131,7 +142,7 @@ class NodeLife:
         if last.source.type == "DDEATH":
             return last
         if session is None or last.offset > session.offset:
-            return None
+            return self._first_death(last.offset, birth.offset)
         return self._first_death(last.offset, session.offset)
 
     def _first_death(self, lo: int, hi: int) -> Event | None:
@@ -150,6 +161,15 @@ class NodeLife:
                         by_alias[metric.alias] = metric.name, metric.datatype or 0
             found = self._read[event.offset] = Birth(event.offset, by_alias, by_name)
         return found
+
+
+def _has_overtaken(device: Event, node: Event) -> bool:
+    """True where a device's birth was written after that of its node, and came just before it."""
+    births = _read(device.payload), _read(node.payload)
+    of_device, of_node = (None if each is None else each.timestamp for each in births)
+    if of_device is None or of_node is None or of_device < of_node:
+        return False
+    return node.received - device.received <= OVERTAKEN_MS
 
 
 def _before(events: list[Event], offset: int) -> Event | None:

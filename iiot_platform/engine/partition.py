@@ -17,7 +17,13 @@ from iiot_platform.config.line_settings import LineSettings
 from iiot_platform.core import quality, schema
 from iiot_platform.core.clock import MS_PER_S, hour_of, hour_start_ms
 from iiot_platform.core.names import SeriesKey
-from iiot_platform.engine.activity import Part, activity_of, merge, series_activity
+from iiot_platform.engine.activity import (
+    Part,
+    activity_of,
+    merge,
+    outcome_activity,
+    readings_activity,
+)
 from iiot_platform.engine.readings import NO_STATE, Bools, Ints, Readings
 from iiot_platform.engine.series.outcome import (
     Outcome,
@@ -90,31 +96,25 @@ def compute(
         return NO_ROWS
     counts: Counter[str] = Counter()
     ordered, stands = order(readings, counts)
+    good = ordered.quality >> 30 == quality.GOOD
     lateness = ordered.received - ordered.ts
     late = _late(ordered, settings)
     outcomes: list[tuple[SeriesKey, Outcome]] = []
     activity: list[Part] = []
     after: dict[SeriesKey, SeriesState] = {}
     for key, begin, end in _series_slices(ordered):
-        rows = _series_rows(ordered, begin, end, stands)
+        rows = _series_rows(ordered, begin, end, stands, good)
         outcome = COMPUTATIONS[key.kind](key, states.get(key), rows, settings)
         outcomes.append((key, outcome))
         after[key] = SeriesState(outcome.state, int(rows.ts[-1]))
-        activity.extend(
-            series_activity(
-                key,
-                ordered.ts[begin:end],
-                lateness[begin:end],
-                late[begin:end],
-                outcome,
-                _within(outcome.running, hour_of(int(rows.ts[0]))),
-            )
-        )
+        running = _within(outcome.running, hour_of(int(rows.ts[0])))
+        activity.extend(outcome_activity(key, outcome, running))
     tables = _assemble(settings.line, outcomes)
     tables[schema.READINGS.name] = ordered.to_table()
     if late.any():
         tables[schema.LATE_ROWS.name] = _late_rows(ordered.take(late))
-    return HourRows(tables, merge([activity_of(activity)]), after, counts)
+    received = readings_activity(ordered.keys, ordered.series, ordered.ts, lateness, late)
+    return HourRows(tables, merge([received, activity_of(activity)]), after, counts)
 
 
 def _late(readings: Readings, settings: LineSettings) -> Bools:
@@ -198,18 +198,19 @@ def _series_slices(ordered: Readings) -> Iterator[tuple[SeriesKey, int, int]]:
         yield ordered.keys[ordered.series[begin]], begin, end
 
 
-def _series_rows(ordered: Readings, begin: int, end: int, stands: Bools) -> SeriesRows:
-    rows = np.flatnonzero(stands[begin:end]) + begin
+def _series_rows(ordered: Readings, begin: int, end: int, stands: Bools, good: Bools) -> SeriesRows:
+    """The rows of a series that stand; views where all do."""
     key = ordered.keys[ordered.series[begin]]
-    width = len(schema.VALUE_NAMES[key.kind])
-    places = ordered.first[rows][:, None] + np.arange(width)
-    return SeriesRows(
-        ts=ordered.ts[rows],
-        good=ordered.quality[rows] >> 30 == quality.GOOD,
-        values=ordered.values[places],
-        state=ordered.state[rows],
-        pulse=ordered.pulse[rows],
+    values = ordered.values[ordered.first[begin] : ordered.first[end]]
+    every = SeriesRows(
+        ts=ordered.ts[begin:end],
+        good=good[begin:end],
+        values=values.reshape(end - begin, len(schema.VALUE_NAMES[key.kind])),
+        state=ordered.state[begin:end],
+        pulse=ordered.pulse[begin:end],
     )
+    standing = stands[begin:end]
+    return every if standing.all() else every.take(standing)
 
 
 def _within(running: RunningTime | None, hour: int) -> RunningTime | None:

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterable
 from operator import itemgetter
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import sqlalchemy as sa
 
@@ -11,6 +11,23 @@ from iiot_platform.engine import ledger_schema as db
 from iiot_platform.engine.ledger import Ledger
 
 _PAGE = 500
+
+_HERE: Final = db.STATES.alias("here")
+_EARLIER: Final = db.STATES.alias("earlier")
+_HOUR_HASHES: Final = sa.select(
+    _HERE.c.series,
+    _HERE.c.hash,
+    sa.select(_EARLIER.c.hash)
+    .where(
+        _EARLIER.c.line == _HERE.c.line,
+        _EARLIER.c.series == _HERE.c.series,
+        _EARLIER.c.hour < _HERE.c.hour,
+    )
+    .order_by(_EARLIER.c.hour.desc())
+    .limit(1)
+    .scalar_subquery(),
+).where(_HERE.c.line == sa.bindparam("line"), _HERE.c.hour == sa.bindparam("hour"))
+"""The state of each series in an hour, and the one before it."""
 
 
 class PartitionRecord(NamedTuple):
@@ -51,25 +68,13 @@ def checkpoints(ledger: Ledger, line: str, hour: int) -> tuple[str, str]:
     Each is a hash of the sorted pairs (series, hash of its state) of the series that have
     readings in the hour.
     """
-    here, earlier = db.STATES.alias("here"), db.STATES.alias("earlier")
-    base = (
-        sa.select(earlier.c.hash)
-        .where(
-            earlier.c.line == here.c.line,
-            earlier.c.series == here.c.series,
-            earlier.c.hour < here.c.hour,
-        )
-        .order_by(earlier.c.hour.desc())
-        .limit(1)
-        .scalar_subquery()
-    )
-    query = sa.select(here.c.series, here.c.hash, base).where(
-        here.c.line == line, here.c.hour == hour
-    )
+    asked = {"line": line, "hour": hour}
     started, handed_on = hashlib.blake2b(digest_size=8), hashlib.blake2b(digest_size=8)
     with ledger.reading() as connection:
         # sorted here: asked for order, SQLite takes the index of series and reads every hour
-        for series, state, before in sorted(connection.execute(query), key=itemgetter(0)):
+        for series, state, before in sorted(
+            connection.execute(_HOUR_HASHES, asked), key=itemgetter(0)
+        ):
             started.update(f"{series}={before or ''};".encode())
             handed_on.update(f"{series}={state};".encode())
     return started.hexdigest(), handed_on.hexdigest()

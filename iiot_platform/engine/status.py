@@ -19,23 +19,9 @@ BUFFER_STATUS_FILE: Final = "status.json"
 _SILENT_MS: Final = 10_000
 _NEWEST_BATCHES: Final = 100
 _QUARANTINED: Final = "quarantined."
-_QOS0_DROPPED: Final = "qos0_dropped"
-_BROKER_DROPPED: Final = "broker_dropped"
 _LEVELS: Final = {"ok": 0, "low": 1, "full": 2}
-
-
-@dataclass(frozen=True)
-class Drops:
-    """Messages of one source that will not come any more.
-
-    Attributes:
-        buffer: of QoS 0, which the buffer had no room for, since its start.
-        broker: which the broker says that it has dropped, for whatever client, since its start;
-            None: it does not say.
-    """
-
-    buffer: int = 0
-    broker: int | None = None
+_CONDITION: Final = frozenset({"state", "reason", "since_ms"})
+"""What a source says of itself beside its counts."""
 
 
 @dataclass(frozen=True)
@@ -48,11 +34,16 @@ class BufferState:
         storage_error: why it can not store, else empty.
         sources: per source its state and the reason for it.
         redeliveries_dropped: messages that the broker sent again and that were there already.
-        dropped: per source what was lost.
         disk: 0: it has room; 1: it is getting full; 2: nothing more is taken; None: not known.
         disk_message: what the buffer says of it, where it is getting full.
         warnings: what a person should look after: a broken plant file, the disk, damaged or
             missing segments, raw records that should go and stay.
+        hot_rows: records that are durable and not yet sealed.
+        commits: `count`, and the seconds `mean_s`, `last_s` and `longest_s` since its start.
+        seals: likewise.
+        counts: what each source has counted since the start.
+        free_bytes: free space where the log lies; None where it has not said.
+        size_bytes: size of that file system.
     """
 
     running: bool = False
@@ -60,10 +51,15 @@ class BufferState:
     storage_error: str = ""
     sources: Mapping[str, str] = field(default_factory=dict)
     redeliveries_dropped: int = 0
-    dropped: Mapping[str, Drops] = field(default_factory=dict)
     disk: int | None = None
     disk_message: str = ""
     warnings: tuple[str, ...] = ()
+    hot_rows: int = 0
+    commits: Mapping[str, float] = field(default_factory=dict)
+    seals: Mapping[str, float] = field(default_factory=dict)
+    counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    free_bytes: int | None = None
+    size_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -254,7 +250,8 @@ class _Computed:
 
 
 def _buffer(reported: Mapping[str, Any], now: int) -> BufferState:
-    written, disk = reported.get("written_ms"), reported.get("disk", {})
+    written = reported.get("written_ms")
+    disk = reported.get("disk", {})
     return BufferState(
         running=written is not None and now - written < _SILENT_MS,
         written_ms=written,
@@ -266,13 +263,18 @@ def _buffer(reported: Mapping[str, Any], now: int) -> BufferState:
         redeliveries_dropped=sum(
             line["redeliveries_dropped"] for line in reported["lines"].values()
         ),
-        dropped={
-            name: Drops(int(source.get(_QOS0_DROPPED, 0)), source.get(_BROKER_DROPPED))
-            for name, source in reported["sources"].items()
-        },
         disk=_LEVELS.get(disk.get("level", "")),
         disk_message=str(disk.get("message", "")),
         warnings=_warnings(reported),
+        hot_rows=int(reported.get("hot_rows", 0)),
+        commits=dict(reported.get("commits", {})),
+        seals=dict(reported.get("seals", {})),
+        counts={
+            name: {what: count for what, count in source.items() if what not in _CONDITION}
+            for name, source in reported["sources"].items()
+        },
+        free_bytes=disk.get("free") if disk.get("total") else None,
+        size_bytes=disk.get("total") or None,
     )
 
 

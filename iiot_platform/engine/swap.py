@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from itertools import islice
 from typing import Any, Final
 
@@ -19,6 +20,22 @@ _PAGE: Final = 500
 """Names that one statement asks for: databases bound the number of parameters."""
 RIPPLE: Final = "ripple"
 """Reason of a dirty mark: the hour went on from a state that is another now."""
+
+# to put a statement together takes as long as the database takes over it
+_LINE: Final[sa.BindParameter[str]] = sa.bindparam("line")
+_HOUR: Final[sa.BindParameter[int]] = sa.bindparam("hour")
+_WATERMARK: Final = sa.select(db.LINES.c.watermark).where(db.LINES.c.line == _LINE)
+_LAST_BATCH: Final = sa.select(sa.func.max(db.BATCHES.c.id)).where(db.BATCHES.c.line == _LINE)
+_VERSIONS: Final = sa.select(db.PARTITIONS.c.hour, db.PARTITIONS.c.version).where(
+    db.PARTITIONS.c.line == _LINE,
+    db.PARTITIONS.c.hour.in_(sa.bindparam("hours", expanding=True)),
+)
+_ASSIGNED: Final = (
+    sa.select(db.ASSIGNMENTS.c.version)
+    .where(db.ASSIGNMENTS.c.line == _LINE, db.ASSIGNMENTS.c.hour == _HOUR)
+    .order_by(db.ASSIGNMENTS.c.id.desc())
+    .limit(1)
+)
 
 
 def swap(
@@ -55,24 +72,19 @@ def swap(
 
 def watermark(connection: sa.Connection, line: str) -> int:
     """The offset behind the last one that live batches have taken."""
-    query = sa.select(db.LINES.c.watermark).where(db.LINES.c.line == line)
-    return connection.execute(query).scalar() or 0
+    return connection.execute(_WATERMARK, {"line": line}).scalar() or 0
 
 
 def last_batch(connection: sa.Connection, line: str) -> int:
     """The line's newest batch; 0: none yet."""
-    query = sa.select(sa.func.max(db.BATCHES.c.id)).where(db.BATCHES.c.line == line)
-    return connection.execute(query).scalar() or 0
+    return connection.execute(_LAST_BATCH, {"line": line}).scalar() or 0
 
 
 def versions(connection: sa.Connection, line: str, hours: Iterable[int]) -> dict[int, int]:
     """How often each hour was committed; 0: never."""
     found = dict.fromkeys(hours, 0)
     for page in _pages(found):
-        query = sa.select(db.PARTITIONS.c.hour, db.PARTITIONS.c.version).where(
-            db.PARTITIONS.c.line == line, db.PARTITIONS.c.hour.in_(page)
-        )
-        for hour, version in connection.execute(query):
+        for hour, version in connection.execute(_VERSIONS, {"line": line, "hours": page}):
             found[hour] = version
     return found
 
@@ -81,22 +93,38 @@ def last_states(
     connection: sa.Connection, line: str, keys: Iterable[SeriesKey], before: int | None
 ) -> dict[SeriesKey, StoredState]:
     """The last state of each series, at all or in hours before one."""
-    states = db.STATES.c
-    query = (
-        sa.select(states.hour, states.blob, states.frontier)
-        .where(states.line == line, states.series == sa.bindparam("asked"))
-        .order_by(states.hour.desc())
-        .limit(1)
+    names = {key.text: key for key in keys}
+    if not names:
+        return {}
+    query = _last_states(connection.dialect.name, bounded=before is not None)
+    asked = {"line": line, "names": json.dumps(list(names)), "before": before}
+    return {
+        names[series]: StoredState(hour, SeriesState(blob, frontier))
+        for series, hour, blob, frontier in connection.execute(query, asked)
+        if series is not None
+    }
+
+
+@cache
+def _last_states(dialect: str, *, bounded: bool) -> sa.Select[Any]:
+    """One look into the index for each name; `IN` would go through every hour of each."""
+    each = {"sqlite": sa.func.json_each, "postgresql": sa.func.json_array_elements_text}[dialect]
+    asked = each(sa.bindparam("names")).table_valued("value", name="asked")
+    states, earlier = db.STATES.c, db.STATES.alias("earlier")
+    last = sa.select(sa.func.max(earlier.c.hour)).where(
+        earlier.c.line == _LINE, earlier.c.series == asked.c.value
     )
-    if before is not None:
-        query = query.where(states.hour < before)
-    found: dict[SeriesKey, StoredState] = {}
-    for key in keys:
-        # one look into the index each: a query for all would go through every hour of each
-        row = connection.execute(query, {"asked": key.text}).first()
-        if row is not None:
-            found[key] = StoredState(row.hour, SeriesState(row.blob, row.frontier))
-    return found
+    if bounded:
+        last = last.where(earlier.c.hour < sa.bindparam("before"))
+    there = sa.and_(
+        states.line == _LINE,
+        states.series == asked.c.value,
+        states.hour == last.scalar_subquery(),
+    )
+    # an outer join, since SQLite would begin an inner one with the line's states
+    return sa.select(states.series, states.hour, states.blob, states.frontier).select_from(
+        asked.outerjoin(db.STATES, there)
+    )
 
 
 def upsert(
@@ -340,12 +368,7 @@ def _id_of(files: FileChange, added: Mapping[str, int]) -> int | None:
 def _assign(
     connection: sa.Connection, line: str, hour: int, settings: LineSettings, now_ms: int
 ) -> None:
-    last = connection.execute(
-        sa.select(db.ASSIGNMENTS.c.version)
-        .where(db.ASSIGNMENTS.c.line == line, db.ASSIGNMENTS.c.hour == hour)
-        .order_by(db.ASSIGNMENTS.c.id.desc())
-        .limit(1)
-    ).scalar()
+    last = connection.execute(_ASSIGNED, {"line": line, "hour": hour}).scalar()
     if last == settings.version:
         return
     known = connection.execute(

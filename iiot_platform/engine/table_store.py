@@ -53,8 +53,17 @@ class TableStore:
     def __init__(self, home: Home) -> None:
         self._folder = home.tables
 
-    def write(self, line: str, table: schema.Table, hour: int, rows: pa.Table) -> TableFile:
+    def write(
+        self, line: str, table: schema.Table, hour: int, rows: pa.Table, *, lasting: bool = True
+    ) -> TableFile:
         """Writes rows to a new file, durable before it returns.
+
+        Args:
+            line: name of the line.
+            table: the table.
+            hour: the hour.
+            rows: as the table declares them; at least one.
+            lasting: False where the file is soon merged with its like.
 
         Raises:
             StorageError: the disk refuses; nothing is left behind.
@@ -64,7 +73,7 @@ class TableStore:
         target = self._folder / folder
         try:
             target.mkdir(parents=True, exist_ok=True)
-            name = _write_durably(target, rows)
+            name = _write_durably(target, rows, "zstd" if lasting else "lz4")
         except OSError as error:
             raise StorageError(f"rows of '{table.name}' can not be written: {error}") from error
         times = pc.min_max(rows.column("ts").cast(pa.int64()))
@@ -176,13 +185,15 @@ def _is_series(table: schema.Table, rows: pa.Table, key: SeriesKey) -> pa.Array:
     return match
 
 
-def _write_durably(folder: Path, rows: pa.Table) -> str:
+def _write_durably(folder: Path, rows: pa.Table, compression: str) -> str:
     """Writes a file under the hash of its bytes; returns its name."""
     sink = pa.BufferOutputStream()
     texts = [field.name for field in rows.schema if pa.types.is_string(field.type)]
     # statistics of every column are a quarter of a write's cost; within an hour they leave out
     # nothing that could be skipped
-    pq.write_table(rows, sink, compression="zstd", use_dictionary=texts, write_statistics=["ts"])
+    pq.write_table(
+        rows, sink, compression=compression, use_dictionary=texts, write_statistics=["ts"]
+    )
     data = sink.getvalue()
     name = f"{hashlib.blake2b(data, digest_size=16).hexdigest()}.parquet"
     with tempfile.NamedTemporaryFile(dir=folder, suffix=".tmp", delete=False) as file:

@@ -7,9 +7,10 @@ A commit that the machine loses with its power is only bookkeeping: results are 
 """
 
 import fcntl
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
@@ -160,11 +161,34 @@ def sqlite_parts(base_dir: str) -> tuple[Runs, Events, SqliteScheduleStorage]:
     folder = Path(base_dir) / "storage"
     folder.mkdir(parents=True, exist_ok=True)
     with _alone(folder / "init.lock"):
-        new = [path for path in (folder / name for name in _FILES) if not path.exists()]
+        paths = [folder / name for name in _FILES]
+        runs, events, schedules = paths
+        if events.exists() and _is_stamped(runs) and _is_stamped(schedules):
+            # the code server opens an instance for every look of the daemon
+            return Runs(_url(runs)), Events(str(folder)), Schedules(_url(schedules))
+        new = [path for path in paths if not path.exists()]
         parts = Runs.from_local(str(folder)), Events(str(folder)), Schedules.from_local(str(folder))
         for path in new:
             make_shrinkable(path)
     return parts
+
+
+def _url(path: Path) -> str:
+    return f"sqlite:///{path.absolute()}"
+
+
+def _is_stamped(path: Path) -> bool:
+    """True where a file has the stamp that Dagster leaves in it once its tables are made.
+
+    Dagster looks for it, too, but loads all its migrations before it does.
+    """
+    if not path.exists():
+        return False
+    with closing(sqlite3.connect(path, timeout=BUSY_TIMEOUT_S)) as connection:
+        try:
+            return connection.execute("SELECT 1 FROM alembic_version").fetchone() is not None
+        except sqlite3.OperationalError:
+            return False
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from iiot_platform.core.clock import from_ms
+from iiot_platform.engine.status import PlantStatus
 
 Times = npt.NDArray[np.int64]
 Values = npt.NDArray[np.float64]
@@ -140,6 +141,7 @@ class Overview:
     Attributes:
         newest_ms: event time of its newest reading in the tables.
         lateness_mean_s: mean of receive time minus event time, over the readings.
+        covered_share: share of the period in which no source was known to be away.
     """
 
     newest_ms: int | None
@@ -150,6 +152,7 @@ class Overview:
     running_share: float | None
     lateness_mean_s: float | None
     lateness_max_s: float | None
+    covered_share: float
 
 
 @dataclass(frozen=True)
@@ -171,13 +174,43 @@ class Lineage:
 
 
 @dataclass(frozen=True)
+class Flagged:
+    """A row that a detector flagged; `table`, `machine`, `series`, `quantity` as in `Figures`."""
+
+    ts_ms: int
+    table: str
+    machine: str
+    series: str
+    quantity: str
+    value: float
+    mean: float
+    z_score: float
+    status: str
+    run: str
+
+
+@dataclass(frozen=True)
+class Event:
+    """What happened to hours of a line, in [at_ms, until_ms) of event time."""
+
+    at_ms: int
+    until_ms: int
+    kind: str
+    text: str
+    hour: int
+    run: str
+
+
+@dataclass(frozen=True)
 class LineReport:
-    """One line."""
+    """One line; its newest anomalies and what happened, the newest first."""
 
     line: str
     overview: Overview
     sections: tuple[Section, ...]
     lineage: tuple[Lineage, ...]
+    flagged: tuple[Flagged, ...] = ()
+    events: tuple[Event, ...] = ()
 
     def figures(self) -> list[Figures]:
         """The numbers of every tested series."""
@@ -187,15 +220,19 @@ class LineReport:
 
 @dataclass(frozen=True)
 class Report:
-    """Some lines over [start_ms, end_ms), looked at `made_ms`."""
+    """Some lines over [start_ms, end_ms), looked at `made_ms`, and the platform at that moment."""
 
     start_ms: int
     end_ms: int
     made_ms: int
     lines: tuple[LineReport, ...]
+    platform: PlantStatus | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """Its numbers, without the curves, as values that JSON knows."""
+        """Its numbers, without the curves, as values that JSON knows.
+
+        Those of the platform are what `iiot status --json` prints.
+        """
         return {
             "start": from_ms(self.start_ms).isoformat(),
             "end": from_ms(self.end_ms).isoformat(),
@@ -206,7 +243,16 @@ class Report:
                     "overview": asdict(line.overview),
                     "series": [asdict(figures) for figures in line.figures()],
                     "lineage": [asdict(lineage) for lineage in line.lineage],
+                    "newest_anomalies": [_without_nan(asdict(one)) for one in line.flagged],
+                    "events": [asdict(event) for event in line.events],
                 }
                 for line in self.lines
             ],
         }
+
+
+def _without_nan(numbers: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: None if isinstance(value, float) and not np.isfinite(value) else value
+        for name, value in numbers.items()
+    }

@@ -10,16 +10,21 @@ from typing import Final
 
 from iiot_platform.alerts.evaluation import Alert
 from iiot_platform.alerts.message import Places, look_at, summary
-from iiot_platform.core.clock import MS_PER_S, from_ms
-from iiot_platform.core.pages import run_page
-from iiot_platform.report.content import Lineage, LineReport, Overview, Report, Section, Timeline
+from iiot_platform.core.clock import MS_PER_S
+from iiot_platform.report.content import LineReport, Overview, Report, Section, Timeline
 from iiot_platform.report.downsampling import COLUMNS
 from iiot_platform.report.drawing import Canvas, number
+from iiot_platform.report.flagged import NEWEST
+from iiot_platform.report.listings import age, events, flagged, lineage, moment, tiles
+from iiot_platform.report.platform import platform
 from iiot_platform.report.sections import HOLD_S
 
+GRAFANA_ALONE: Final = ("Pool of workers", "Runs of the last hour", "Daemons", "Processes")
+"""Panels of Grafana's that this page lacks: what they show is asked of processes, not of files."""
 _NOTES: Final = f"""\
-<p>This page is not Grafana: it is drawn from the Parquet tables alone, without a database, and
-needs no network. For history, alerts and zooming use the Grafana dashboards.</p>
+<p>This page is not Grafana: it is drawn from the Parquet tables, the ledger and what the buffer
+says of itself, without a database, and needs no network. Grafana alone has history, zooming, marks
+of events in the charts, and these panels of the platform: {"; ".join(GRAFANA_ALONE)}.</p>
 <p>Green: mean of the detector's window ± threshold &times; standard deviation. Red: anomalies, in
 numbers all of them. Purple: a level was learnt anew. A state holds until its next reading, at most
 {HOLD_S:.0f} s. Lines are thinned to {COLUMNS} columns: of each column the first, the lowest, the
@@ -29,7 +34,6 @@ _PAIRS: Final = (2, 4)
 """Numbers of charts that look better in rows of two than of three."""
 _STALE_S: Final = 60.0
 _MOST_ALERTS: Final = 8
-_MINUTE_S, _HOUR_S, _DAY_S = 60.0, 3_600.0, 86_400.0
 
 
 def render(
@@ -51,18 +55,15 @@ def render(
     parts = [f"<main {period}>", *_head(report)]
     if firing is not None:
         parts += _alerts(firing, dagster_url)
-    if len(report.lines) > 1:
-        names = "".join(
-            f'<a href="#{_anchor(i)}">{escape(line.line)}</a>'
-            for i, line in enumerate(report.lines)
-        )
-        parts.append(f"<nav>{names}</nav>")
+    parts.append(f"<nav>{''.join(_contents(report))}</nav>")
     canvas = Canvas(report.start_ms, report.end_ms)
     for index, line in enumerate(report.lines):
-        parts += _line(canvas, line, index, report.made_ms)
+        parts += _line(canvas, line, index, report.made_ms, dagster_url)
     if not report.lines:
         parts.append("<p>Nothing has been computed yet.</p>")
-    parts += ["<footer><h2>Lineage</h2>", *_lineage(report, dagster_url), _NOTES]
+    if report.platform is not None:
+        parts += platform(report.platform)
+    parts += ["<footer><h2>Lineage</h2>", lineage(report.lines, dagster_url), _NOTES]
     parts.append("</footer></main>")
     return document("\n".join(parts), refresh_s=refresh_s)
 
@@ -102,9 +103,17 @@ def _head(report: Report) -> Iterator[str]:
     period = age((report.end_ms - report.start_ms) / MS_PER_S)
     yield "<header><h1>Plant report</h1>"
     yield (
-        f"<p>{period} up to {_moment(report.end_ms)}, made {_moment(report.made_ms)}"
+        f"<p>{period} up to {moment(report.end_ms)}, made {moment(report.made_ms)}"
         ' <span id="zone">(UTC)</span></p></header>'
     )
+
+
+def _contents(report: Report) -> Iterator[str]:
+    if len(report.lines) > 1:
+        for index, line in enumerate(report.lines):
+            yield f'<a href="#{_anchor(index)}">{escape(line.line)}</a>'
+    if report.platform is not None:
+        yield '<a href="#platform">Platform</a>'
 
 
 def _alerts(firing: Sequence[Alert], dagster_url: str | None) -> Iterator[str]:
@@ -126,35 +135,46 @@ def _alerts(firing: Sequence[Alert], dagster_url: str | None) -> Iterator[str]:
     yield "</ul></section>"
 
 
-def _line(canvas: Canvas, line: LineReport, index: int, made_ms: int) -> Iterator[str]:
+def _line(
+    canvas: Canvas, line: LineReport, index: int, made_ms: int, dagster_url: str | None
+) -> Iterator[str]:
     yield f'<section class="line" id="{_anchor(index)}"><h2>{escape(line.line)}</h2>'
     yield from _tiles(line.overview, made_ms)
     for place, section in enumerate(line.sections):
         yield from _section(canvas, section, f"{_anchor(index)}-{place}")
     if not line.sections:
         yield "<p>No rows in this period.</p>"
+    if line.flagged:
+        title = f"Newest anomalies, at most {NEWEST}"
+        text = flagged(line.line, line.flagged, dagster_url)
+        yield _folded(f"{_anchor(index)}-flagged", title, text)
+    if line.events:
+        text = events(line.line, line.events, dagster_url)
+        yield _folded(f"{_anchor(index)}-events", "Settings, reruns and gaps", text)
     yield "</section>"
+
+
+def _folded(name: str, title: str, text: str) -> str:
+    return f'<details open id="{name}"><summary><h3>{title}</h3></summary>{text}</details>'
 
 
 def _tiles(overview: Overview, made_ms: int) -> Iterator[str]:
     behind_s = None if overview.newest_ms is None else (made_ms - overview.newest_ms) / MS_PER_S
     fresh = "never" if behind_s is None else f"{age(behind_s)} old"
     stale = behind_s is None or behind_s > _STALE_S
-    tiles = (
-        ("newest reading", fresh, stale),
-        ("readings", f"{overview.readings:,}", False),
-        ("series", f"{overview.series:,}", False),
-        ("running", _percent(overview.running_share), False),
-        ("anomalies", f"{overview.anomalies:,}", overview.anomalies > 0),
-        ("lag, mean", _seconds(overview.lateness_mean_s), False),
-        ("lag, largest", _seconds(overview.lateness_max_s), False),
-        ("set aside", f"{overview.quarantined:,}", overview.quarantined > 0),
+    yield from tiles(
+        (
+            ("newest reading", fresh, stale),
+            ("readings", f"{overview.readings:,}", False),
+            ("series", f"{overview.series:,}", False),
+            ("running", _percent(overview.running_share), False),
+            ("anomalies", f"{overview.anomalies:,}", overview.anomalies > 0),
+            ("lateness, mean", _seconds(overview.lateness_mean_s), False),
+            ("lateness, largest", _seconds(overview.lateness_max_s), False),
+            ("set aside", f"{overview.quarantined:,}", overview.quarantined > 0),
+            ("covered", f"{overview.covered_share:.1%}", overview.covered_share < 1),
+        )
     )
-    yield '<dl class="tiles">'
-    for name, value, alarm in tiles:
-        marked = ' class="alarm"' if alarm else ""
-        yield f"<div><dt>{name}</dt><dd{marked}>{value}</dd></div>"
-    yield "</dl>"
 
 
 def _section(canvas: Canvas, section: Section, name: str) -> Iterator[str]:
@@ -174,38 +194,8 @@ def _section(canvas: Canvas, section: Section, name: str) -> Iterator[str]:
     yield "</details>"
 
 
-def _lineage(report: Report, dagster_url: str | None) -> Iterator[str]:
-    yield (
-        '<div class="scroll"><table><thead><tr><th>line</th><th>table</th><th>rows</th>'
-        "<th>newest row</th><th>runs</th><th>run of the newest row</th><th>settings</th></tr>"
-        "</thead><tbody>"
-    )
-    for line in report.lines:
-        for one in line.lineage:
-            yield (
-                f"<tr><td>{escape(line.line)}</td><td>{escape(one.table)}</td>"
-                f"<td>{one.rows:,}</td><td>{_moment(one.newest_ms)}</td><td>{one.runs:,}</td>"
-                f"<td>{_run(one, dagster_url)}</td>"
-                f"<td>{escape(', '.join(one.settings))}</td></tr>"
-            )
-    yield "</tbody></table></div>"
-
-
-def _run(lineage: Lineage, dagster_url: str | None) -> str:
-    run = escape(lineage.newest_run)
-    if dagster_url is None:
-        return f"<code>{run}</code>"
-    page = escape(run_page(dagster_url, lineage.newest_run))
-    return f'<a href="{page}" rel="noreferrer"><code>{run}</code></a>'
-
-
 def _anchor(index: int) -> str:
     return f"line-{index}"
-
-
-def _moment(ts_ms: int) -> str:
-    at = from_ms(ts_ms)
-    return f'<time data-ms="{ts_ms}" data-form="full">{at:%Y-%m-%d %H:%M:%S}</time>'
 
 
 def _percent(share: float | None) -> str:
@@ -214,14 +204,3 @@ def _percent(share: float | None) -> str:
 
 def _seconds(seconds: float | None) -> str:
     return "unknown" if seconds is None else f"{number(round(seconds, 3))} s"
-
-
-def age(seconds: float) -> str:
-    """A length of time as people say it."""
-    if seconds < _MINUTE_S:
-        return f"{seconds:.0f} s"
-    if seconds < _HOUR_S:
-        return f"{seconds / _MINUTE_S:.0f} min"
-    if seconds < _DAY_S:
-        return f"{seconds / _HOUR_S:.1f} h"
-    return f"{seconds / _DAY_S:.1f} d"

@@ -1,6 +1,6 @@
 """Reads a report from the tables."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -10,9 +10,27 @@ import pandas as pd
 
 from iiot_platform.client import Client
 from iiot_platform.core import schema
-from iiot_platform.core.clock import MS_PER_S, from_ms, now_ms
+from iiot_platform.core.clock import (
+    MS_PER_S,
+    from_ms,
+    hour_from_key,
+    hour_of,
+    hour_start_ms,
+    now_ms,
+)
+from iiot_platform.engine.coverage import share_outside
+from iiot_platform.engine.status import PlantStatus
 from iiot_platform.report import sections
-from iiot_platform.report.content import Group, Lineage, LineReport, Overview, Report, Section
+from iiot_platform.report.content import (
+    Event,
+    Group,
+    Lineage,
+    LineReport,
+    Overview,
+    Report,
+    Section,
+)
+from iiot_platform.report.flagged import newest_flagged
 from iiot_platform.report.sections import milliseconds
 
 _SHOWN: Final = (
@@ -43,7 +61,13 @@ class _Window:
         return from_ms(self.end_ms)
 
 
-def read_report(client: Client, *, lines: Iterable[str] | None = None, last_s: float) -> Report:
+def read_report(
+    client: Client,
+    *,
+    lines: Iterable[str] | None = None,
+    last_s: float,
+    status: PlantStatus | None = None,
+) -> Report:
     """The newest rows of lines.
 
     Args:
@@ -51,6 +75,7 @@ def read_report(client: Client, *, lines: Iterable[str] | None = None, last_s: f
         lines: their names; None: all that have anything computed.
         last_s: length of the period, which ends with the newest row of these lines; shorter where
             the first row is newer.
+        status: what the platform says of itself; None: nothing is shown of it.
 
     Raises:
         UnknownNameError: there is no such line.
@@ -73,6 +98,7 @@ def read_report(client: Client, *, lines: Iterable[str] | None = None, last_s: f
         window.end_ms,
         made_ms,
         tuple(_line(client, line, there[line], window) for line in names),
+        status,
     )
 
 
@@ -82,10 +108,22 @@ def _line(client: Client, line: str, there: pd.DataFrame, window: _Window) -> Li
         for table in _SHOWN
     }
     summary = frames[schema.LINE_SUMMARY.name]
+    gaps = client.gaps(line, start=from_ms(hour_start_ms(hour_of(window.start_ms))))
     newest = there.loc[there["table"] == schema.READINGS.name, "last"]
     newest_ms = int(milliseconds(newest).max()) if len(newest) else None
     found = (
-        Section("Overview", (Group("", tuple(sections.summary_charts(summary))),)),
+        Section(
+            "Overview",
+            (
+                Group(
+                    "",
+                    (
+                        *sections.summary_charts(summary),
+                        *sections.coverage(gaps, window.start_ms, window.end_ms),
+                    ),
+                ),
+            ),
+        ),
         Section(
             "States",
             tuple(sections.states(frames[schema.STATES.name], window.start_ms, window.end_ms)),
@@ -105,13 +143,26 @@ def _line(client: Client, line: str, there: pd.DataFrame, window: _Window) -> Li
     )
     return LineReport(
         line,
-        _overview(summary, newest_ms),
+        _overview(summary, newest_ms, share_outside(gaps, window.start_ms, window.end_ms)),
         tuple(section for section in found if any(group.charts for group in section.groups)),
         tuple(_lineage(name, rows) for name, rows in frames.items() if len(rows)),
+        newest_flagged(frames),
+        tuple(_events(client.events(line, start=window.start, end=window.end), window)),
     )
 
 
-def _overview(summary: pd.DataFrame, newest_ms: int | None) -> Overview:
+def _events(rows: pd.DataFrame, window: _Window) -> Iterator[Event]:
+    """What happened within the period, the newest first."""
+    for at_ms, kind, text, key, until_ms, run in zip(
+        milliseconds(rows["ts"]).tolist()[::-1],
+        *(rows[name].tolist()[::-1] for name in ("kind", "text", "hour", "until_ms", "run_id")),
+        strict=True,
+    ):
+        if until_ms >= window.start_ms and at_ms < window.end_ms:
+            yield Event(at_ms, until_ms, kind, text, hour_from_key(key), run)
+
+
+def _overview(summary: pd.DataFrame, newest_ms: int | None, covered_share: float) -> Overview:
     readings = int(summary["readings"].sum())
     known = summary["known_share"].to_numpy(np.float64)
     weights = summary["readings"].to_numpy(np.float64)
@@ -124,6 +175,7 @@ def _overview(summary: pd.DataFrame, newest_ms: int | None) -> Overview:
         running_share=_mean(summary["running_share"], known),
         lateness_mean_s=_mean(summary["lateness_mean_s"], weights),
         lateness_max_s=float(summary["lateness_max_s"].max()) if readings else None,
+        covered_share=covered_share,
     )
 
 

@@ -1,14 +1,15 @@
 """What a report shows of each kind of data, from the rows of a line."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
 import pandas as pd
 
 from iiot_platform.core import schema
-from iiot_platform.core.clock import MS_PER_S
+from iiot_platform.core.clock import MS_PER_S, hour_of, hour_start_ms
 from iiot_platform.core.parameters import StateParameters
+from iiot_platform.engine.coverage import covered_share
 from iiot_platform.report.content import Band, Chart, Curve, Figures, Group, Timeline, Times
 from iiot_platform.report.downsampling import drawable, stretches
 
@@ -19,6 +20,9 @@ _READ: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     "Currents": ("A", tuple(f"CurrentL{n}" for n in schema.PHASES)),
     "Active power": ("", ("ActPowerTot", *(f"ActPowerL{n}" for n in schema.PHASES))),
     "Total powers": ("", ("ActPowerTot", "ReactPowerTot", "ApparPowerTot")),
+    "Voltages": ("V", tuple(f"VoltL{n}" for n in schema.PHASES)),
+    "Power factor": ("", ("PowerFact", *(f"PowFactL{n}" for n in schema.PHASES))),
+    "Current distortion (THD)": ("", tuple(f"CurrentL{n}_THD" for n in schema.PHASES)),
 }
 
 
@@ -29,8 +33,11 @@ def summary_charts(rows: pd.DataFrame) -> Iterator[Chart]:
     known = rows[rows["known_share"] > 0]
     every = f"per {_SUMMARY_S:.0f} s"
     if len(known):
-        curve = _curve(known, "running_share", "running share")
-        yield Chart("Running share", (curve,), bounds=(0.0, 1.0))
+        shares = (
+            _curve(known, "running_share", "running"),
+            _curve(rows, "known_share", "known"),
+        )
+        yield Chart("Running share, and known share of the time", shares, bounds=(0.0, 1.0))
     yield Chart(
         f"Anomalies {every}", (_curve(rows, "anomalies"),), style="bars", bounds=(0.0, None)
     )
@@ -38,8 +45,9 @@ def summary_charts(rows: pd.DataFrame) -> Iterator[Chart]:
         _curve(rows, "lateness_max_s", "largest"),
         _curve(rows, "lateness_mean_s", "mean"),
     )
-    yield Chart("Lag: receive time minus event time", lateness, unit="s")
+    yield Chart("Lateness: receive time minus event time", lateness, unit="s")
     yield Chart(f"Readings {every}", (_curve(rows, "readings"),), bounds=(0.0, None))
+    yield Chart("Series with readings", (_curve(rows, "devices", "series"),), bounds=(0.0, None))
     if rows["quarantined"].any():
         yield Chart(
             f"Messages set aside {every}",
@@ -47,6 +55,22 @@ def summary_charts(rows: pd.DataFrame) -> Iterator[Chart]:
             style="bars",
             bounds=(0.0, None),
         )
+    if rows["missing_s"].any():
+        missing = _curve(rows, "missing_s", "missing")
+        yield Chart("Gaps: time without data", (missing,), "s", style="bars", bounds=(0.0, None))
+
+
+def coverage(gaps: Sequence[tuple[int, int]], start_ms: int, end_ms: int) -> Iterator[Chart]:
+    """The share of each hour that lies in no gap, where there is any gap."""
+    hours = range(hour_of(start_ms), hour_of(end_ms - 1) + 1)
+    shares = np.array([covered_share(gaps, hour, end_ms) for hour in hours])
+    if (shares < 1).any():
+        edges = [
+            (max(hour_start_ms(hour), start_ms), min(hour_start_ms(hour + 1), end_ms) - 1)
+            for hour in hours
+        ]
+        curve = Curve("covered", np.array(edges, np.int64).ravel(), np.repeat(shares, 2))
+        yield Chart("Coverage of hours", (curve,), bounds=(None, 1.0))
 
 
 def states(rows: pd.DataFrame, start_ms: int, end_ms: int) -> Iterator[Group]:
@@ -60,7 +84,17 @@ def states(rows: pd.DataFrame, start_ms: int, end_ms: int) -> Iterator[Group]:
         timelines.append((f"{machine} / {name}", shown))
         finer += left
     if timelines:
-        yield Group("", (Timeline("States", tuple(timelines), finer),))
+        yield Group("", (Timeline("States", tuple(timelines), finer), *_ended(known)))
+
+
+def _ended(rows: pd.DataFrame) -> Iterator[Chart]:
+    """How long the states of each machine were that ended."""
+    for (machine,), own in _series(rows[rows["duration_s"] > 0], "machine_name"):
+        curves = tuple(
+            _curve(one, "duration_s", name) for (name,), one in _series(own, "state_name")
+        )
+        title = f"{machine}: length of states that ended"
+        yield Chart(title, curves, "s", style="bars", bounds=(0.0, None))
 
 
 def signals(rows: pd.DataFrame) -> Iterator[Group]:
@@ -142,14 +176,25 @@ def electrical(cycles: pd.DataFrame, readings: pd.DataFrame) -> Iterator[Group]:
         charts.append(
             Chart("Asymmetry and unbalance of the currents", imbalance, "%", style="points")
         )
-        length = _curve(own, "cycle_s", "length")
-        charts.append(Chart("Length of the cycle", (length,), "s", style="points"))
+        charts.append(
+            Chart(
+                "Maximum at the start",
+                tuple(_curve(own, f"el_inrush_first_ph{n}", f"phase {n}") for n in schema.PHASES),
+                "A",
+                style="points",
+            )
+        )
+        lengths = (_curve(own, "cycle_s", "length"), _curve(own, "max_gap_s", "longest gap"))
+        charts.append(Chart("Length of the cycle and longest gap", lengths, "s", style="points"))
+        covered = (_curve(own, "coverage"),)
+        charts.append(Chart("Coverage of the cycle", covered, style="points", bounds=(0.0, 1.0)))
         yield Group(f"{machine} / {name}: cycles", tuple(charts))
     for (machine, name), own in _series(readings, "machine_name", "device_name"):
-        charts = [
-            Chart(title, tuple(_curve(own, column) for column in columns), unit)
-            for title, (unit, columns) in _READ.items()
-        ]
+        charts = []
+        for title, (unit, columns) in _READ.items():
+            curves = tuple(_curve(own, column) for column in columns)
+            if any(np.isfinite(curve.values).any() for curve in curves):
+                charts.append(Chart(title, curves, unit))
         yield Group(f"{machine} / {name}: readings", tuple(charts))
 
 
@@ -157,7 +202,7 @@ def quality(rows: pd.DataFrame) -> Iterator[Group]:
     """What was set aside or came late, by reason."""
     charts = tuple(
         Chart(
-            f"{reason} per {_SUMMARY_S:.0f} s",
+            f"{reason} per {_SUMMARY_S:.0f} s, {own['count'].sum():,} in all",
             (_curve(own, "count"),),
             style="bars",
             bounds=(0.0, None),

@@ -14,6 +14,7 @@ from iiot_platform.alerts.firing import standing
 from iiot_platform.client import Client
 from iiot_platform.core.errors import PlatformError, SourceError
 from iiot_platform.core.paths import Home
+from iiot_platform.engine.status import StatusReader
 from iiot_platform.report.page import render, waiting
 from iiot_platform.report.reading import read_report
 
@@ -57,9 +58,14 @@ class LivePage:
         self._last_s = last_s
         self._dagster_url = dagster_url
         self._refresh_s = refresh_s
+        self._status = StatusReader(home)
         self._lock = threading.Lock()
         self._content = b""
         self._due = -inf
+
+    def close(self) -> None:
+        """Closes the ledger."""
+        self._status.close()
 
     def content(self) -> bytes:
         """The page; where there is nothing to show yet, one that says so and tries again."""
@@ -74,7 +80,8 @@ class LivePage:
     def _page(self) -> str:
         try:
             with closing(Client(self._home)) as client:
-                report = read_report(client, lines=self._lines, last_s=self._last_s)
+                status = self._status.read()
+                report = read_report(client, lines=self._lines, last_s=self._last_s, status=status)
             alerts = standing(self._home.alerts)
         except PlatformError as error:
             return waiting(str(error), refresh_s=self._refresh_s)

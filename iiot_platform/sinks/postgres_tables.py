@@ -53,7 +53,12 @@ class SqlTable:
         Args:
             timescale: schema of the TimescaleDB extension; None where it is not installed.
         """
-        yield sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(self._schema)
+        # IF NOT EXISTS alone wants the right to make schemas even where there is one
+        yield sql.SQL(
+            "DO $schema$ BEGIN"
+            " IF NOT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = {}) THEN"
+            " CREATE SCHEMA IF NOT EXISTS {}; END IF; END $schema$"
+        ).format(sql.Literal(self._schema.strings[0]), self._schema)
         columns = [self._definition(self.table.column(name)) for name in self._columns]
         yield sql.SQL("CREATE TABLE IF NOT EXISTS {} ({}, PRIMARY KEY ({}))").format(
             self._target, sql.SQL(", ").join(columns), self._key

@@ -2,6 +2,10 @@
 
 import json
 import logging
+import os
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +17,7 @@ import pytest
 from buffer_service.service import CaptureService
 from iiot_platform.core.paths import Home
 from tests.servers.buffer import MQTT_CLIENTS, plant
+from tests.servers.capture_reader import sealed_records
 from tests.servers.fault_table import ALL, Outcome, Tell
 from tests.servers.mosquitto import MosquittoServer, ShippedMosquitto
 from tests.servers.numbered import Publisher, stored_bodies, stored_numbers
@@ -148,6 +153,77 @@ def test_a_session_that_is_lost_while_the_buffer_is_away_is_a_gap_too(tmp_path: 
 
 def stored_gaps(home: Home) -> list[dict[str, Any]]:
     return [json.loads(body) for body in stored_bodies(home, topic="$gap/mqtt")]
+
+
+def holes(home: Path) -> list[tuple[int, bool]]:
+    """How many numbers each hole in the log lacks, and whether a gap stands at its place."""
+    found, last, told = [], -1, False
+    for record in sealed_records(Home(home), "line1"):
+        if record.topic == "$gap/mqtt":
+            told = True
+            continue
+        number = json.loads(record.payload)["n"]
+        assert number > last, "neither twice nor out of order"
+        if number != last + 1 and last >= 0:
+            found.append((number - last - 1, told))
+        last, told = number, False
+    return found
+
+
+def test_at_qos_0_what_is_lost_with_the_broker_is_told(tmp_path: Path, told: Tell) -> None:
+    kills = 6 if ALL else 2
+    broker = MosquittoServer(tmp_path / "broker", persistent=True)
+    with (
+        broker,
+        TcpProxy(broker.port) as proxy,
+        capturing(tmp_path, proxy.port) as service,
+        Publisher(broker.port, qos=0) as publisher,
+    ):
+        for kill in range(kills):
+            until(counted(publisher, 200), "messages before the kill")
+            proxy.cut()
+            broker.kill()
+            until(lambda: source_of(service)["state"] == "disconnected", "noticed")
+            broker.start()
+            until(counted(publisher, 100), "messages for a session that is away")
+            proxy.mend()
+            until(lambda n=kill: source_of(service)["connects"] == n + 2, "back")
+            before = captured(service)
+            until(lambda n=before: captured(service) >= n + 200, "messages afterwards")
+        assert source_of(service)["sessions_lost"] == 0
+    tell_qos0("broker killed, QoS 0", kills, publisher, tmp_path, told)
+
+
+def test_at_qos_0_what_is_lost_with_the_buffer_is_told(tmp_path: Path, told: Tell) -> None:
+    kills, home = 6 if ALL else 2, Home(tmp_path)
+    with MosquittoServer(tmp_path / "broker") as broker, Publisher(broker.port, qos=0) as publisher:
+        for kill in range(kills + 1):
+            before = len(stored_numbers(home)) if kill else 0
+            command = [sys.executable, "-m", "tests.servers.buffer", tmp_path, str(broker.port)]
+            buffer = subprocess.Popen([*command, "line1"], env=os.environ | {"PYTHONPATH": "."})
+            try:
+                until((home.capture / "status.json").exists, "a buffer that runs")
+                until(lambda n=before: len(stored_numbers(home)) > n + 500, "messages in the log")
+                buffer.send_signal(signal.SIGKILL if kill < kills else signal.SIGTERM)
+                buffer.wait(30)
+            finally:
+                buffer.kill()
+                buffer.wait()
+        publisher.stop()
+    tell_qos0("buffer killed, QoS 0", kills, publisher, tmp_path, told)
+
+
+def tell_qos0(fault: str, times: int, publisher: Publisher, home: Path, told: Tell) -> None:
+    """Between what stands in the log nothing is missing without a gap at its place."""
+    found = holes(home)
+    stored = stored_numbers(Home(home))
+    sent = {n for n in publisher.acknowledged if min(stored) <= n <= max(stored)}
+    outcome = Outcome.of(fault, times, sent, stored, noticed="gap record at each hole")
+    told(outcome)
+    assert outcome.duplicated == 0
+    assert [size for size, has_gap in found if not has_gap] == []
+    assert 0 < len(found) <= times
+    assert 0 < outcome.lost <= sum(size for size, _ in found)
 
 
 @pytest.mark.parametrize("how", ["reset", "black hole", "half open"])

@@ -25,7 +25,8 @@ from iiot_platform.core.errors import SinkError
 from iiot_platform.core.paths import Home
 from tests.servers.certificates import Authority
 from tests.servers.faulty_line import FIRED_S, LENGTH_S, LINE, faulty_plant, write_faulty_line
-from tests.servers.mosquitto import MosquittoServer, ServerTls, free_port, program
+from tests.servers.mosquitto import MosquittoServer, ServerTls, program
+from tests.servers.ports import free_port
 from tests.servers.streams import BASE_MS
 from tests.servers.webhook import Receiver
 
@@ -44,7 +45,7 @@ def retained(port: int, count: int = 1) -> dict[str, Any]:
     """What the broker keeps below the alerts' prefix, by topic; none takes two seconds to see."""
     command = [program("mosquitto_sub"), "-p", str(port), "-t", "iiot/alerts/#", "-v"]
     done = subprocess.run(
-        [*command, "--retained-only", *(("-C", str(count), "-W", "20") if count else ("-W", "2"))],
+        [*command, "--retained-only", *(("-C", str(count), "-W", "60") if count else ("-W", "2"))],
         capture_output=True,
         text=True,
         check=False,

@@ -14,9 +14,10 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from tests.servers.stack import Stack
 
-ANSWER_S = 30.0
+ANSWER_S = 60.0
 _NOT_AUTHORIZED = 0x87
 _FAILURE = 0x80
+NCMD = "spBv1.0/Plant1/NCMD/Press"
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +89,7 @@ def password(stack: Stack, user: str) -> str:
         ("buffer", None, "line1/press/oil"),
         ("buffer", None, "iiot/alerts/line1/x"),
         ("buffer", None, "$SYS/broker/uptime"),
+        ("buffer", None, NCMD),
         ("health", None, "line1/press/oil"),
     ],
 )
@@ -116,6 +118,23 @@ def test_the_buffer_alone_reads_what_plcs_say(stack: Stack) -> None:
         assert asked["buffer"].heard.acquire(timeout=ANSWER_S)
         assert not asked["health"].heard.acquire(blocking=False)
         assert not asked["plc"].heard.acquire(blocking=False)
+        assert not asked["alerts"].heard.acquire(blocking=False)
+    finally:
+        for one in asked.values():
+            one.close()
+
+
+def test_sparkplug_nodes_hear_what_they_are_asked(stack: Stack) -> None:
+    asked = {user: Asked(stack, user, password(stack, user)) for user in ("plc", "alerts")}
+    try:
+        for one in asked.values():
+            assert one.subscribe("spBv1.0/#") < _FAILURE
+        for topic in (NCMD, NCMD.replace("NCMD", "NDATA")):
+            for _ in range(2):
+                assert asked["plc"].publish(topic) in {0, 0x10}
+        for _ in range(2):
+            assert asked["plc"].heard.acquire(timeout=ANSWER_S)
+        assert not asked["plc"].heard.acquire(blocking=False)  # no data of others
         assert not asked["alerts"].heard.acquire(blocking=False)
     finally:
         for one in asked.values():

@@ -24,9 +24,10 @@ from tests.servers import prometheus
 from tests.servers.buffer import plant
 from tests.servers.capture_reader import sealed_records
 from tests.servers.http_client import get, samples
-from tests.servers.mosquitto import MosquittoServer, free_port
+from tests.servers.mosquitto import MosquittoServer
+from tests.servers.ports import free_port
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 
 
 def until(condition: Callable[[], bool]) -> None:

@@ -32,7 +32,8 @@ from tests.servers.lines import signal_records
 SLOW, BROKEN, STEADY = LINES = ("press_1", "press_2", "press_3")
 ROW_CAP = 2_000
 MAX_LAG_S = 8.0
-TIMEOUT_S = 90.0
+TIMEOUT_S = 180.0
+pytestmark = pytest.mark.timeout(600)
 PLANT = {
     "lines": list(LINES),
     "batches": {"live_interval_s": 0.5, "row_cap": ROW_CAP, "max_lag_s": MAX_LAG_S},
@@ -74,7 +75,7 @@ def pacemaker(dagster: Dagster, settings: Settings) -> Iterator["subprocess.Pope
     process = dagster.start_command(command)
     yield process
     process.send_signal(signal.SIGTERM)
-    assert process.wait(30) == 0
+    assert process.wait(TIMEOUT_S) == 0
     dagster.started.remove(process)
 
 

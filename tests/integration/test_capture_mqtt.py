@@ -17,10 +17,11 @@ from iiot_platform.core.paths import Home
 from tests.servers.buffer import plant
 from tests.servers.capture_reader import sealed_records
 from tests.servers.certificates import Authority
-from tests.servers.mosquitto import MosquittoServer, ServerTls, free_port, program
+from tests.servers.mosquitto import MosquittoServer, ServerTls, program
+from tests.servers.ports import free_port
 
 pytestmark = pytest.mark.usefixtures("mqtt_client")
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -35,7 +36,7 @@ def publish(server: MosquittoServer, topic: str, payloads: list[bytes], *options
         [program("mosquitto_pub"), "-p", str(server.port), "-t", topic, "-l", *options],
         input=b"".join(payload + b"\n" for payload in payloads),
         check=True,
-        timeout=20,
+        timeout=DEADLINE_S,
     )
 
 
@@ -168,6 +169,21 @@ def test_tls(tmp_path: Path) -> None:
         with capturing(tmp_path, server.port) as service:
             assert "the port may want TLS; set tls for the source" in reason_of(service)
     assert payloads(tmp_path) == numbers(0, 3_000)
+
+
+def test_a_certificate_for_another_name_is_refused(tmp_path: Path) -> None:
+    authority = Authority(tmp_path / "ca")
+    pair = authority.issue("another-broker", addresses=())
+    tls = ServerTls(authority.ca_file, pair.cert_file, pair.key_file)
+    ours = {"ca_file": authority.ca_file}
+    with MosquittoServer(tmp_path / "broker", tls=tls) as server:
+        with capturing(tmp_path, server.port, tls=ours) as service:
+            reason = reason_of(service)
+            assert "the broker's certificate is not accepted" in reason
+            assert "certificate is not valid for '127.0.0.1'" in reason
+            assert service.statistics()["sources"]["mqtt"]["connects"] == 0
+        with capturing(tmp_path, server.port, tls={**ours, "verify": False}) as service:
+            until(connected(service))
 
 
 def test_tls_where_plain_is_spoken(tmp_path: Path) -> None:

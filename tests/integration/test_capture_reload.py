@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import signal
 import subprocess
 import sys
@@ -11,6 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from paho.mqtt.client import Client, MQTTv5
+from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 
 from buffer_service.service import CaptureService
 from iiot_platform.core.paths import Home
@@ -19,7 +24,7 @@ from tests.servers.capture_reader import sealed_records
 from tests.servers.mosquitto import MosquittoServer, program
 
 pytestmark = pytest.mark.usefixtures("mqtt_client")
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -34,7 +39,7 @@ def publish(server: MosquittoServer, topic: str, payloads: list[bytes]) -> None:
         [program("mosquitto_pub"), "-p", str(server.port), "-t", topic, "-l", "-q", "1"],
         input=b"".join(payload + b"\n" for payload in payloads),
         check=True,
-        timeout=20,
+        timeout=DEADLINE_S,
     )
 
 
@@ -125,7 +130,7 @@ def test_a_source_whose_settings_change_loses_nothing(tmp_path: Path) -> None:
             publisher.stdin.write(b"".join(payload + b"\n" for payload in part))
             publisher.stdin.close()
             service.follow(plant(server.port, ["line1"], receive_maximum=window))
-            assert publisher.wait(20) == 0
+            assert publisher.wait(DEADLINE_S) == 0
         until(lambda: captured(service, "line1") >= len(sent))
     found = payloads(tmp_path, "line1")
     assert len(found) == len(sent)
@@ -159,6 +164,52 @@ def test_a_source_that_comes_later_is_captured(
             until(lambda: set(service.statistics()["sources"]) == {"mqtt"})
     assert payloads(tmp_path, "line9") == numbers(0, 10)
     assert caplog.text.count("the plant has changed") == 2
+
+
+def queue_of(server: MosquittoServer, client_id: str) -> tuple[bool, list[bytes]]:
+    """Whether the broker has a session, and what waits in it."""
+    found: list[bytes] = []
+    client = Client(CallbackAPIVersion.VERSION2, client_id=client_id, protocol=MQTTv5)
+    present: list[bool] = []
+    client.on_connect = lambda _c, _d, flags, _code, _props: present.append(flags.session_present)
+    client.on_message = lambda _c, _d, message: found.append(bytes(message.payload))
+    properties = Properties(PacketTypes.CONNECT)
+    properties.SessionExpiryInterval = 60
+    client.connect("127.0.0.1", server.port, clean_start=False, properties=properties)
+    client.loop_start()
+    until(lambda: bool(present))
+    if present[0]:
+        publish(server, "line1/m/a", [b"last"])
+        until(lambda: b"last" in found)
+    client.disconnect()
+    client.loop_stop()
+    return present[0], found
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_a_session_that_is_left_is_named_with_what_ends_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, *, restarts: bool
+) -> None:
+    with MosquittoServer(tmp_path / "broker") as server:
+        old, new = (plant(server.port, ["line1"], client_id=name) for name in ("old", "new"))
+        with CaptureService(Home(tmp_path), old) as service:
+            until(connected(service))
+            until(lambda: subscribed(tmp_path) == {"line1/#"})
+            if not restarts:
+                service.follow(new)
+                until(lambda: "client id 'old'" in caplog.text)
+                until(connected(service))
+        with CaptureService(Home(tmp_path), new) as service:
+            until(connected(service))
+            until(lambda: source(service)["subscribed"] == 1)
+            publish(server, "line1/m/a", numbers(0, 5))
+            until(lambda: captured(service, "line1") >= 5)
+        told = [line for line in caplog.messages if "client id 'old'" in line]
+        assert len(told) == (1 if restarts else 2)
+        (command,) = re.findall(r"mosquitto_sub (.* -E), with", told[-1])
+        assert queue_of(server, "old") == (True, [*numbers(0, 5), b"last"])
+        subprocess.run([program("mosquitto_sub"), *command.split()], check=True, timeout=20)
+        assert queue_of(server, "old") == (False, [])
 
 
 @pytest.mark.parametrize("mqtt_client", MQTT_CLIENTS[:1], indirect=True)
@@ -198,6 +249,6 @@ def test_an_edit_of_the_plant_file_reaches_a_running_buffer(tmp_path: Path) -> N
         finally:
             buffer.send_signal(signal.SIGTERM)
             try:
-                assert buffer.wait(20) == 0
+                assert buffer.wait(DEADLINE_S) == 0
             finally:
                 buffer.kill()

@@ -36,7 +36,7 @@ def publish(server: MosquittoServer, payloads: list[bytes], *options: str) -> No
         [*command, "-l", "-q", "1", *options],
         input=b"".join(payload + b"\n" for payload in payloads),
         check=True,
-        timeout=20,
+        timeout=DEADLINE_S,
     )
 
 
@@ -101,7 +101,7 @@ def test_two_buffers_lose_and_double_nothing_when_one_is_killed(tmp_path: Path, 
         killed = start(first, server.port, step, "2")
         until(lambda: status_of(first, killed.pid)[0] == "connected" and subscribed(other))
         publish(server, sent[:3_000])
-        assert killed.wait(20) == -signal.SIGKILL
+        assert killed.wait(DEADLINE_S) == -signal.SIGKILL
         publish(server, sent[3_000:])
         until(lambda: captured(other) >= 1_000)
         back = start(first, server.port)
@@ -110,7 +110,7 @@ def test_two_buffers_lose_and_double_nothing_when_one_is_killed(tmp_path: Path, 
         finally:
             back.send_signal(signal.SIGTERM)
             try:
-                assert back.wait(20) == 0
+                assert back.wait(DEADLINE_S) == 0
             finally:
                 back.kill()
     here, there = payloads(first), payloads(second)

@@ -2,9 +2,12 @@
 
 import multiprocessing
 import os
+import sqlite3
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import sqlalchemy as sa
@@ -25,10 +28,12 @@ from dagster._core.storage.event_log import SqlEventLogStorage
 from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
 
 from iiot_platform.orchestration.event_text import unpacked
+from iiot_platform.orchestration.storage_sqlite import Runs, sqlite_parts
 
 KEYS = [AssetKey(f"table_{number}") for number in range(3)]
 PROCESSES = 3
 RUNS = 2
+TABLES = "SELECT name FROM sqlite_master WHERE type = 'table'"
 
 
 @op(out={})
@@ -122,7 +127,7 @@ def test_new_events_are_told_to_who_watches(instance: DagsterInstance) -> None:
         seen.set()
 
     instance.watch_event_logs(run_id, None, tell)
-    assert seen.wait(10)
+    assert seen.wait(60)
     instance.end_watch_event_logs(run_id, tell)
     assert told
 
@@ -142,6 +147,30 @@ def test_many_processes_open_and_write_it_at_once(folder: Path) -> None:
     assert [process.exitcode for process in processes] == [0] * PROCESSES
     with DagsterInstance.from_config(str(folder)) as instance:
         assert instance.get_runs_count() == PROCESSES * RUNS
+
+
+@pytest.mark.parametrize("missing", ["", "runs.db", "schedules.db"])
+def test_files_that_are_there_are_opened_and_others_made(tmp_path: Path, missing: str) -> None:
+    def tables() -> dict[str, set[str]]:
+        found = {}
+        for path in (tmp_path / "storage").glob("*.db"):
+            with closing(sqlite3.connect(path)) as connection:
+                found[path.name] = {row[0] for row in connection.execute(TABLES)}
+        return found
+
+    with patch.object(Runs, "from_local", wraps=Runs.from_local) as making:
+        sqlite_parts(str(tmp_path))
+        made = tables()
+        assert making.call_count == 1
+        if missing:  # a process died before it had made them
+            for path in (tmp_path / "storage").glob(f"{missing}*"):
+                path.unlink()
+            (tmp_path / "storage" / missing).touch()
+        runs, _, schedules = sqlite_parts(str(tmp_path))
+        assert making.call_count == 1 + bool(missing)
+    assert tables() == made
+    assert runs.get_runs_count() == 0
+    assert not schedules.all_instigator_state()
 
 
 def test_an_event_takes_a_fraction_and_reads_as_it_was(instance: DagsterInstance) -> None:

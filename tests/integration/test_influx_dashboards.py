@@ -3,6 +3,7 @@ import re
 import time
 import uuid
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,14 +11,15 @@ import pandas as pd
 import pytest
 
 from iiot_platform.alerts.grafana_queries import AlertQuery, alert_queries
+from iiot_platform.client import Client
 from iiot_platform.config.alerts import AlertSettings
 from iiot_platform.config.settings import INFLUXDB
 from iiot_platform.core import schema
-from iiot_platform.core.clock import MS_PER_HOUR, hour_of
+from iiot_platform.core.clock import MS_PER_HOUR, hour_of, to_ms
 from iiot_platform.core.pages import partition_page
 from iiot_platform.orchestration.delivery import delivery_to
 from iiot_platform.sinks.influxdb import InfluxSink
-from tests.reference.grafana_frames import followed, links, transformed
+from tests.reference.grafana_frames import followed, links, marks, transformed
 from tests.reference.grafana_queries import (
     Query,
     data_panels,
@@ -215,6 +217,24 @@ def test_value_limits_and_anomalies_are_those_of_the_interval(server: Filled) ->
     assert limit["lower limit"] == pytest.approx(y["vib_accel_rms_y_model_avg"] - reach)
 
 
+def test_the_coverage_of_hours_is_that_of_the_tables(server: Filled) -> None:
+    board = json.loads(BOARDS["quality.json"])
+    query = next(q for q in panel_queries(board) if q.where.startswith("panel 'Coverage of hours"))
+    values = {"line": list(server.plant.lines), "reason": schema.GAP}
+    shown = {
+        (row["line_name"], hour_of(row["time"])): row["coverage"]
+        for row in server.query(filled_in(query, values))
+    }
+    with closing(Client(server.plant.home)) as client:
+        exact = {
+            (line, hour_of(to_ms(ts.to_pydatetime()))): share
+            for line in server.plant.lines
+            for ts, share in client.coverage(line).itertuples(index=False)
+        }
+    assert shown == pytest.approx(exact)
+    assert min(shown.values()) == pytest.approx(1 - 60 / 3_600)
+
+
 @pytest.mark.parametrize("name", sorted(BOARDS))
 def test_any_misspelt_name_is_found(server: Filled, name: str) -> None:
     board = json.loads(BOARDS[name])
@@ -248,9 +268,7 @@ def fields_of_links(panel: Mapping[str, Any]) -> set[str]:
 
 
 @pytest.mark.parametrize("name", sorted(BOARDS))
-def test_overrides_links_and_annotations_name_columns_that_come_back(
-    server: Filled, name: str
-) -> None:
+def test_overrides_and_links_name_columns_that_come_back(server: Filled, name: str) -> None:
     board = json.loads(BOARDS[name])
     values, _ = chosen(server, board)
     for panel in data_panels(board):
@@ -267,12 +285,29 @@ def test_overrides_links_and_annotations_name_columns_that_come_back(
         assert HOUR_COLUMN not in fields_of_links(panel) or HOUR_COLUMN in framed, panel["title"]
         if fields_of_links(panel) - {HOUR_COLUMN}:
             assert any(t["resultFormat"] == "table" for t in panel["targets"]), panel["title"]
+
+
+@pytest.mark.parametrize("name", sorted(BOARDS))
+def test_annotations_mark_what_happened_where_and_until_when(server: Filled, name: str) -> None:
+    board = json.loads(BOARDS[name])
+    values, _ = chosen(server, board)
+    told = server.query(f'SELECT * FROM "{schema.EVENTS.measurement}"')
+    happened = {
+        (row["line_name"], row["text"], row["hour"], row["time"], row["until_ms"]) for row in told
+    }
     for annotation in board["annotations"]["list"]:
         target = annotation["target"]
-        columns = shown_by(server, Query(annotation["name"], target["query"]), values)
-        named = {value for key, value in target.items() if key.endswith("Column")}
-        assert named <= columns, annotation["name"]
-        assert target["fromAnnotations"]
+        query = Query(annotation["name"], target["query"])
+        found = marks(server.series(filled_in(query, values)), target)
+        assert found, annotation["name"]
+        for mark in found:
+            if f'FROM "{schema.EVENTS.measurement}"' in target["query"]:
+                words = ("title", "text", "tags", "time", "timeEnd")
+                assert tuple(mark[word] for word in words) in happened, annotation["name"]
+            else:
+                assert mark["title"] == mark["tags"] != "", annotation["name"]
+                assert mark["text"] == "relearned"
+                assert mark["timeEnd"] == mark["time"]
 
 
 @pytest.mark.parametrize("name", sorted(BOARDS))

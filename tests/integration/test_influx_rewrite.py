@@ -88,12 +88,17 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Influx]:
         yield running
 
 
-def test_compressed_points_arrive(shared: Influx, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("near", "encoding"), [(True, ""), (False, "gzip")])
+def test_points_arrive_compressed_where_they_leave_the_machine(
+    shared: Influx, monkeypatch: pytest.MonkeyPatch, *, near: bool, encoding: str
+) -> None:
     assert shared.faults is not None
     shared.faults.clear()
-    monkeypatch.setattr(influxdb, "is_loopback", lambda _: False)
-    rows = make_rows(schema.SIGNALS, 50, line="compressed")
+    monkeypatch.setattr(influxdb, "is_loopback", lambda _: near)
+    name = f"sent as {encoding}"
+    rows = make_rows(schema.SIGNALS, 50, line=name)
     with InfluxSink(shared.settings) as sink:
         sink.write(schema.SIGNALS, rows)
-    found = shared.query('SELECT "value" FROM "GenericSensor" WHERE "line_name" = \'compressed\'')
+    assert shared.faults.encodings == [encoding]
+    found = shared.query(f'SELECT "value" FROM "GenericSensor" WHERE "line_name" = \'{name}\'')
     assert [row["value"] for row in found] == rows.column("value").to_pylist()

@@ -23,7 +23,7 @@ def test_it_serves_until_it_is_told_to_end(tmp_path: Path) -> None:
         assert get(f"{url}/healthz")[0] == 200
         assert get(f"{url}/readyz")[0] == 503
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
 
 
 def test_it_refuses_an_open_address(tmp_path: Path) -> None:

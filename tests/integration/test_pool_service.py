@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -49,7 +48,7 @@ def pool(
         wait_for(lambda: processes.pool_ready(settings.home), "the pool", TIMEOUT_S)
         yield process
         process.terminate()
-        assert process.wait(30) == 0
+        assert process.wait(TIMEOUT_S) == 0
 
 
 @pytest.fixture
@@ -129,10 +128,8 @@ def test_a_run_that_waits_when_the_pool_ends_has_failed_once_it_is_back(
     assert launch() is None
     assert report(settings)["waiting"] == 1  # for workers that know the new plant
     family = psutil.Process(pool.pid).children(recursive=True)
-    began = time.monotonic()
     pool.terminate()
-    assert pool.wait(30) == 0
-    assert time.monotonic() - began < 30
+    assert pool.wait(TIMEOUT_S) == 0
     assert not any(process.is_running() and process.status() != "zombie" for process in family)
     command = processes.pool(settings, os.environ)
     with subprocess.Popen(command.argv, env=dict(command.environ)) as again:

@@ -24,7 +24,7 @@ from tests.servers import dagster as dagster_server
 from tests.servers.capture_log import write_segments
 from tests.servers.certificates import Authority
 from tests.servers.dagster import Dagster, wait_for
-from tests.servers.lines import signal_records
+from tests.servers.lines import signal_records, within_its_hour
 from tests.servers.postgres import PASSWORD, PostgresServer, running_postgres
 
 LINES = ("press_1", "Línea 2 (Nord)")
@@ -50,7 +50,7 @@ class Feed:
 
     def history(self) -> int:
         """Some readings of an hour that has closed; returns the hour."""
-        start = self._told_ms - BACK_H * MS_PER_HOUR
+        start = within_its_hour(self._told_ms - BACK_H * MS_PER_HOUR, 10_000)
         for line in LINES:
             records = signal_records(line, range(start, start + 10_000, STEP_MS))
             write_segments(self._home, line, records)

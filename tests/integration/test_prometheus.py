@@ -26,7 +26,8 @@ from iiot_platform.orchestration.instance import prepare_instance
 from iiot_platform.orchestration.pool import wire
 from tests.reference.grafana_queries import data_panels
 from tests.servers import prometheus
-from tests.servers.mosquitto import MosquittoServer, free_port
+from tests.servers.mosquitto import MosquittoServer
+from tests.servers.ports import free_port
 from tests.servers.prometheus import Prometheus, promtool
 from tools.dashboards.__main__ import FOLDER
 
@@ -77,7 +78,7 @@ def child(name: str, home: Home, environ: Mapping[str, str], *argv: str) -> Iter
             yield
         finally:
             process.terminate()
-            process.wait(30)
+            process.wait(DEADLINE_S)
 
 
 def scraping(folder: Path, ports: Mapping[str, int]) -> Path:

@@ -22,12 +22,14 @@ from iiot_platform.orchestration.instance import prepare_instance
 from tests.servers.capture_log import write_segments
 from tests.servers.fault_table import ALL
 from tests.servers.lines import signal_records
-from tests.servers.mosquitto import MosquittoServer, free_port
+from tests.servers.mosquitto import MosquittoServer
 from tests.servers.opcua import OpcUaServer
+from tests.servers.ports import free_port
+from tests.servers.postgres import PostgresServer
 
 SECRETS = {
     name: f"zQ7-{name}-w0rd"
-    for name in ("mqtt", "opcua", "token", "influx", "database", "hook", "bearer", "hmac")
+    for name in ("mqtt", "opcua", "token", "influx", "database", "sink", "hook", "bearer", "hmac")
 }
 EVERYTHING_IS_LOGGED = '''"""Every process logs everything, whatever it asks for itself."""
 import logging
@@ -45,7 +47,7 @@ with DagsterInstance.get() as instance:
     for name in ("live_line1", "settle", "tidy"):
         defs.resolve_job_def(name).execute_in_process(instance=instance, raise_on_error=False)
 """
-DEADLINE_S = 120.0
+DEADLINE_S = 240.0
 
 
 class Refusing(BaseHTTPRequestHandler):
@@ -136,7 +138,7 @@ def forms(secret: str) -> list[bytes]:
     ]
 
 
-def plant(broker: int, opcua: str) -> dict[str, object]:
+def plant(broker: int, opcua: str, nodes: str = "*/*/*") -> dict[str, object]:
     return {
         "sources": [
             {
@@ -152,7 +154,7 @@ def plant(broker: int, opcua: str) -> dict[str, object]:
                 "security": "sign_and_encrypt",
                 "username": "operator",
                 "password": "${OPCUA_PASSWORD}",
-                "nodes": [{"path": "*/*/*"}],
+                "nodes": [{"path": nodes}],
             },
         ],
         "lines": [{"name": "line1", "source": "mqtt"}, {"name": "line2", "source": "plc"}],
@@ -182,6 +184,7 @@ def environment(refusing: int) -> dict[str, str]:
     }
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.faults
 def test_nothing_that_is_written_holds_a_secret(tmp_path: Path, refusing: int) -> None:
     servers = tmp_path / "servers"
@@ -210,14 +213,16 @@ def test_nothing_that_is_written_holds_a_secret(tmp_path: Path, refusing: int) -
             env = ("--password-env", "MQTT_PASSWORD")
             assert site.iiot("mqtt", "browse", f"mqtt://someone@{host}", *env)
             assert site.iiot("opcua", "browse", opcua.url.replace("//", f"//{login}@"))
+            sink = f"postgresql://iiot:{SECRETS['sink']}@127.0.0.1:{free_port()}/iiot"
             database = f"postgresql://iiot:{SECRETS['database']}@127.0.0.1:{free_port()}/iiot"
+            assert site.iiot("sink", "rebuild", IIOT_PG_SINK_URL=sink)
             urls = (database, database.replace("postgresql", "mysql"), database[13:])
             for url in urls[: None if ALL else 1]:
                 assert site.iiot("batch", IIOT_DATABASE_URL=url)
-            until_refused(site, buffer)
+            until_sources_are("disconnected", site, buffer)
         finally:
             buffer.send_signal(signal.SIGTERM)
-            assert buffer.wait(30) == 0
+            assert buffer.wait(DEADLINE_S) == 0
     told = site.output()
     # what was to fail has failed, and at every level
     for said in ("DEBUG", "refused as 'buffer'", "401", "webhook", "seen by others"):
@@ -225,16 +230,61 @@ def test_nothing_that_is_written_holds_a_secret(tmp_path: Path, refusing: int) -
     assert site.leaks() == {}
 
 
-def until_refused(site: Site, buffer: "subprocess.Popen[bytes]") -> None:
-    """Both sources have been turned away."""
+@pytest.mark.faults
+def test_nothing_that_is_written_holds_a_secret_that_was_right(
+    tmp_path: Path, refusing: int, postgres: PostgresServer
+) -> None:
+    servers = tmp_path / "servers"
+    opcua = OpcUaServer(
+        servers / "opcua", username="operator", password=SECRETS["opcua"], only=True
+    )
+    users = {"buffer": SECRETS["mqtt"]}
+    with MosquittoServer(servers / "broker", users=users) as broker, opcua:
+        given = environment(refusing)
+        for name in ("INFLUX_URL", "INFLUX_TOKEN"):
+            del given[name]
+        database = postgres.lent_database(SECRETS["sink"], schemas=["iiot_tables"])
+        site = Site(tmp_path, {**given, "IIOT_PG_SINK_URL": database.get_secret_value()})
+        site.home.root.mkdir(parents=True)
+        there = plant(broker.port, opcua.url, nodes="Plant/*/*/*")
+        (tmp_path / "plant.yaml").write_text(yaml.safe_dump(there))
+        now = now_ms() - 60_000
+        write_segments(site.home, "line1", signal_records("line1", range(now, now + 10_000, 500)))
+        buffer = site.start(
+            "-m", "buffer_service", "--plant", tmp_path / "plant.yaml", "--home", site.home.root
+        )
+        browse = ("-m", "iiot_platform.cli", "opcua", "browse", opcua.url)
+        secured = ("--security", "sign_and_encrypt", "--username", "operator")
+        nodes = site.start(*browse, *secured, "--password-env", "OPCUA_PASSWORD", "--plant")
+        try:
+            assert site.iiot("batch") == 0
+            assert site.iiot("sink", "rebuild") == 0
+            url = f"mqtt://buffer@127.0.0.1:{broker.port}"
+            heard = ("mqtt", "browse", url, "--password-env", "MQTT_PASSWORD")
+            assert site.iiot(*heard, "--seconds", "0.5") == 0
+            assert nodes.wait(DEADLINE_S) == 0
+            until_sources_are("connected", site, buffer)
+        finally:
+            for process in (nodes, buffer):
+                process.send_signal(signal.SIGTERM)
+            nodes.wait(DEADLINE_S)
+            assert buffer.wait(DEADLINE_S) == 0
+    told = site.output()
+    for said in ("DEBUG", "connected, new session", "line1: ", "${OPCUA_PASSWORD}"):
+        assert said in told, said
+    assert site.leaks() == {}
+
+
+def until_sources_are(state: str, site: Site, buffer: "subprocess.Popen[bytes]") -> None:
+    """Both sources have been turned away, or let in."""
     deadline = time.monotonic() + DEADLINE_S
     while True:
         assert buffer.poll() is None
-        assert time.monotonic() < deadline, "not refused in time"
+        assert time.monotonic() < deadline, f"not {state} in time"
         try:
             sources = json.loads((site.home.capture / "status.json").read_text())["sources"]
         except (FileNotFoundError, ValueError):
             sources = {}
-        if sources and all(one["state"] == "disconnected" for one in sources.values()):
+        if sources and all(one["state"] == state for one in sources.values()):
             return
         time.sleep(0.1)

@@ -27,8 +27,9 @@ from simulator.labels import read_labels
 from simulator.plant import SimulatedPlant
 from simulator.scenario_file import load_scenario
 from simulator.stats import SimulatorFiles, Stats
+from tests.servers.ports import free_port
 
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 SCENARIO = """
 name: small
 lines:
@@ -56,9 +57,7 @@ class Broker:
     """A mosquitto on a free port, with extra lines of configuration."""
 
     def __init__(self, folder: Path, *extra: str) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
+        self.port = free_port()
         self._config = folder / f"mosquitto-{self.port}.conf"
         # started by root it would otherwise become a user who can not read the test's folder
         user = f"user {getpass.getuser()}"
@@ -225,7 +224,7 @@ def test_a_broker_that_goes_and_comes_back_costs_nothing(
         broker.start()
         back_ms = time.time_ns() // 1_000_000
         eventually(
-            lambda: seen[-1].connections == 2 and seen[-1].position_ms > back_ms, "second life"
+            lambda: seen[-1].connections >= 2 and seen[-1].position_ms > back_ms, "second life"
         )
     finally:
         stop.set()

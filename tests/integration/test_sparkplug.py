@@ -15,6 +15,7 @@ from typing import Any
 import paho.mqtt.client as mqtt
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
+from pydantic import SecretStr
 
 from buffer_service.service import CaptureService
 from iiot_platform.cli.app import main as cli
@@ -27,14 +28,17 @@ from iiot_platform.engine.engine import Engine
 from iiot_platform.engine.log_export import read_export
 from simulator.broker_link import BrokerAddress
 from simulator.sparkplug import EdgeNode
+from simulator.sparkplug_wire import Metric
+from tests.servers.buffer import MQTT_CLIENT
 from tests.servers.capture_log import write_segments
 from tests.servers.capture_reader import sealed_records
-from tests.servers.mosquitto import MosquittoServer
+from tests.servers.certificates import Authority
+from tests.servers.mosquitto import MosquittoServer, ServerTls, free_port
 from tests.servers.sparkplug import metric, payload
 from tests.servers.sparkplug_feed import feed
 from tests.servers.streams import BASE_MS, HOUR_MS
 
-DEADLINE_S = 40.0
+DEADLINE_S = 60.0
 LINE = "line1"
 SCENARIO = """
 name: small
@@ -54,12 +58,12 @@ def until(condition: Callable[[], object], what: str) -> None:
         time.sleep(0.05)
 
 
-def plant(port: int, **more: Any) -> Plant:
+def plant(port: int, *, source: dict[str, Any] | None = None, **more: Any) -> Plant:
     rules = [{"match": "*/*/StateValue", "kind": "state"}]
     nodes = {"nodes": [{"group": LINE}], "metrics": rules, **more}
     return Plant.model_validate(
         {
-            "sources": [{"port": port}],
+            "sources": [{"port": port, **(source or {})}],
             "lines": [{"name": LINE, "sparkplug": nodes}],
             "buffer": {"seal_interval_s": 0.2},
         }
@@ -202,6 +206,95 @@ def test_a_birth_that_was_missed_is_asked_for(server: MosquittoServer, tmp_path:
     set_aside = rows(engine, schema.QUARANTINE)
     assert {row["reason"] for row in set_aside} == {"unknown_alias"}
     assert {row["sensor_name"] for row in rows(engine, schema.SIGNALS)} == {"d/Temp"}
+
+
+class DisorderedNode(EdgeNode):
+    """An edge node behind a broker that brings its first birth late, or not at all."""
+
+    def __init__(self, port: int, *, lost: bool) -> None:
+        super().__init__(BrokerAddress(port=port), LINE, "press", ("d",))
+        self._loses = lost
+        self._first = True
+        self._late: list[tuple[str, bytes, int]] = []
+
+    def _publish(self, kind: str, device: str, metrics: list[Metric], timestamp_ms: int) -> None:
+        broker, said = self._client, Said()
+        self._client = said
+        super()._publish(kind, device, metrics, timestamp_ms)
+        self._client = broker
+        if kind == "NBIRTH" and self._first:
+            self._first = False
+            self._late = [] if self._loses else said.messages
+            return
+        for message in (*said.messages, *self._late):
+            broker.publish(*message)
+        self._late = []
+
+
+class Said:
+    """Stands where the connection of a node does, and keeps what it publishes."""
+
+    def __init__(self) -> None:
+        self.messages: list[tuple[str, bytes, int]] = []
+
+    def publish(self, topic: str, body: bytes, qos: int) -> None:
+        self.messages.append((topic, body, qos))
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["late", "lost"])
+def test_a_node_s_birth_that_comes_late_or_not_at_all(
+    server: MosquittoServer, tmp_path: Path, *, lost: bool
+) -> None:
+    home, setting = tmp_path / "var", plant(server.port)
+    node, data = DisorderedNode(server.port, lost=lost), f"spBv1.0/{LINE}/DDATA/press/d"
+    node.report("d", now_ms(), {"Temp": 19.0})  # so that the birth names it
+    with capturing(home, setting) as service:
+        report(node, lambda: node.births == 1 + lost, "birth, or the answer")
+        if not lost:
+            began = time.monotonic()
+            # what is missing is asked for after two seconds
+            report(node, lambda: time.monotonic() - began > 3, "silence")
+        heard = topics(home)[data]
+        report(node, lambda: topics(home)[data] > heard + 5, "data")
+        assert service.statistics()["sources"]["mqtt"]["rebirths"] == lost
+    node.stop()
+    assert node.births == 1 + lost
+    order = [r.topic.split("/")[2] for r in sealed_records(Home(home), LINE)]
+    assert order[0] == "DBIRTH"
+    assert order.count("NBIRTH") == 1
+    engine = Engine(Home(home), setting)
+    while engine.run_batch(LINE, run_id="live", row_cap=7):
+        pass
+    found = rows(engine, schema.SIGNALS)
+    # one of each message by alias; that of a birth may have the same time as the first of them
+    assert len(found) >= order.count("DDATA")
+    assert not rows(engine, schema.QUARANTINE)
+
+
+@pytest.mark.usefixtures("mqtt_client")
+def test_births_are_asked_for_with_login_and_certificate(tmp_path: Path) -> None:
+    ca = Authority(tmp_path / "ca")
+    broker, own = ca.issue("broker"), ca.issue("buffer")
+    encrypted = ServerTls(ca.ca_file, broker.cert_file, broker.key_file, require_client=True)
+    plain_port, users = free_port(), {"node": "n0de-word", "buffer": "s3cret-word"}
+    source = {
+        "client": os.environ[MQTT_CLIENT],
+        "username": "buffer",
+        "password": users["buffer"],
+        "tls": {"ca_file": ca.ca_file, "cert_file": own.cert_file, "key_file": own.key_file},
+    }
+    home, listener = tmp_path / "var", f"listener {plain_port} 127.0.0.1"
+    login = {"username": "node", "password": SecretStr(users["node"])}
+    node = EdgeNode(BrokerAddress(port=plain_port, **login), LINE, "press", ("d",))
+    with MosquittoServer(tmp_path / "b", users=users, tls=encrypted, lines=[listener]) as server:
+        report(node, lambda: node.births == 1, "birth at the broker")
+        with capturing(home, plant(server.port, source=source)) as service:
+            report(node, lambda: node.births == 2, "the answer")
+            report(node, lambda: topics(home)[f"spBv1.0/{LINE}/DBIRTH/press/d"] >= 1, "birth")
+            assert service.statistics()["sources"]["mqtt"]["rebirths"] == 1
+        node.stop()
+    (asked,) = (line for line in server.log.splitlines() if " as iiot-buffer-rebirth " in line)
+    assert "u'buffer'" in asked
 
 
 def test_nobody_is_asked_where_nothing_may_be_written(

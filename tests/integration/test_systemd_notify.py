@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers.mosquitto import free_port
+from tests.servers.ports import free_port
 from tests.servers.stack import DEPLOY, ROOT
 
 ANSWER_S = 60.0

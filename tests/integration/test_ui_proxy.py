@@ -15,7 +15,7 @@ import pytest
 
 from tests.servers.dagster import wait_for
 from tests.servers.http_client import get
-from tests.servers.mosquitto import free_port
+from tests.servers.ports import free_port
 from tests.servers.stack import DEPLOY, Stack
 
 NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin")

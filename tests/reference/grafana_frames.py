@@ -19,7 +19,9 @@ def transformed(rows: Sequence[Mapping[str, Any]], panel: Mapping[str, Any], ref
         if step.get("filter", {"options": ref})["options"] != ref:
             continue
         options = step["options"]
-        if step["id"] == "calculateField":
+        if step["id"] == "organize":
+            found = [_ordered(options, row) for row in found]
+        elif step["id"] == "calculateField":
             found = [row | {options["alias"]: _sum(options, row)} for row in found]
         else:
             assert step["id"] == "convertFieldType", step["id"]
@@ -27,6 +29,12 @@ def transformed(rows: Sequence[Mapping[str, Any]], panel: Mapping[str, Any], ref
                 found = [_converted(one, types, row) for row in found]
                 types[one["targetField"]] = one["destinationType"]
     return found
+
+
+def _ordered(options: Mapping[str, Any], row: Row) -> Row:
+    places = options["indexByName"]
+    assert set(options) == {"indexByName"}
+    return dict(sorted(row.items(), key=lambda item: places.get(item[0], len(places))))
 
 
 def _sum(options: Mapping[str, Any], row: Row) -> float:
@@ -46,6 +54,28 @@ def _converted(one: Mapping[str, Any], types: Mapping[str, str], row: Row) -> Ro
     assert (one["destinationType"], one["timezone"], types[name]) == ("string", "utc", "time")
     shown = re.sub("|".join(_MOMENT), lambda word: _MOMENT[word[0]], one["dateFormat"])
     return row | {name: f"{datetime.fromtimestamp(row[name] / 1_000, UTC):{shown}}"}
+
+
+def marks(series: Sequence[Mapping[str, Any]], target: Mapping[str, Any]) -> list[Row]:
+    """What an annotation marks in charts, by its words; times are Unix ms.
+
+    The answer's columns are called `<measurement>.<column>`. Grafana takes the time for the title
+    and the end of a mark whose column it does not find, and leaves rows out that lack a value.
+    """
+    assert target["fromAnnotations"]
+    found = []
+    for one in series:
+        assert "tags" not in one
+        columns = ["Time", *(f"{one['name']}.{column}" for column in one["columns"][1:])]
+        for row in one["values"]:
+            if None not in row:
+                made = {
+                    word: row[columns.index(name) if name in columns else 0]
+                    for word in ("title", "text", "tags", "timeEnd")
+                    for name in [target.get(f"{word}Column")]
+                }
+                found.append(made | {"time": row[0]})
+    return found
 
 
 def links(panel: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:

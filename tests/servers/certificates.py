@@ -2,6 +2,7 @@
 
 import datetime as dt
 import ipaddress
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,12 +37,11 @@ class Authority:
         self.ca_file = folder / "ca.pem"
         self.ca_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
 
-    def issue(self, name: str) -> KeyPair:
-        """A certificate for `name` and 127.0.0.1."""
+    def issue(self, name: str, addresses: Sequence[str] = ("127.0.0.1",)) -> KeyPair:
+        """A certificate for `name` and some addresses."""
         key = ec.generate_private_key(ec.SECP256R1())
-        names = x509.SubjectAlternativeName(
-            [x509.DNSName(name), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
-        )
+        known = [x509.IPAddress(ipaddress.ip_address(address)) for address in addresses]
+        names = x509.SubjectAlternativeName([x509.DNSName(name), *known])
         certificate = (
             self._builder(_name(name), key)
             .add_extension(names, critical=False)

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -17,9 +16,10 @@ import psutil
 from iiot_platform.config.settings import Settings
 from iiot_platform.orchestration import processes
 from iiot_platform.orchestration.instance import CONFIG_FOLDER, prepare_instance
+from tests.servers.ports import free_port
 
 START_TIMEOUT_S = 240.0
-STOP_TIMEOUT_S = 20.0
+STOP_TIMEOUT_S = 60.0
 ANSWER_TIMEOUT_S = 60.0
 """A reload of the code location takes ten seconds where the machine is busy."""
 POLL_S = 0.2
@@ -38,12 +38,6 @@ def wait_for(look: Callable[[], Seen], what: str, timeout_s: float) -> Seen:
             raise NeverError(f"{what}: not within {timeout_s:.0f} s")
         time.sleep(POLL_S)
     return seen
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((processes.HOST, 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass
@@ -120,25 +114,32 @@ class Dagster:
                 found += [parent, *parent.children(recursive=True)]
         return found
 
-    def stop(self) -> list[psutil.Process]:
-        """Ends them with SIGTERM, the code server last; returns what outlived them."""
-        family = self.family()
+    def stop(self) -> list[str]:
+        """Ends them with SIGTERM, the code server last; returns the commands that outlived them."""
+        family = {process: _command(process) for process in self.family()}
         for process in reversed(self.started):
             process.send_signal(signal.SIGTERM)
+        until = time.monotonic() + STOP_TIMEOUT_S
         for process in self.started:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(STOP_TIMEOUT_S)
-        _, left = psutil.wait_procs(family, timeout=5)
+                process.wait(max(until - time.monotonic(), 0))
+        _, left = psutil.wait_procs(family, timeout=max(until - time.monotonic(), 5))
         for process in left:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         for process in self.started:
             process.wait(STOP_TIMEOUT_S)
         self.started.clear()
-        return list(left)
+        return [family[process] for process in left]
 
     def graphql(self, query: str, **variables: Any) -> Any:
         return processes.graphql(self.port, query, variables, timeout_s=ANSWER_TIMEOUT_S)
+
+
+def _command(process: psutil.Process) -> str:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return f"{process.pid}: {' '.join(process.cmdline())}"
+    return f"{process.pid}: ended"
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ def get(
     """Status and body of an answer, whatever the status."""
     request = urllib.request.Request(url, headers=dict(headers or {}))  # noqa: S310 - ours
     try:
-        with urllib.request.urlopen(request, timeout=20, context=tls) as answer:  # noqa: S310 - ours
+        with urllib.request.urlopen(request, timeout=60, context=tls) as answer:  # noqa: S310 - ours
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         with error:

@@ -28,6 +28,7 @@ import pytest
 from pydantic import SecretStr
 
 from iiot_platform.config.settings import InfluxSettings
+from tests.servers.ports import free_port
 
 USER = "iiot"
 _CONFIG = """
@@ -53,12 +54,6 @@ bind-address = "127.0.0.1:{rpc}"
 """
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @dataclass
 class Faults:
     """Switches of the front.
@@ -69,6 +64,7 @@ class Faults:
         delay_s: how long a request waits before it is passed on.
         is_version_3: whether it says so as version 3 does, and deletes as little.
         seen: method, path and query of every request, in order.
+        encodings: Content-Encoding of every write, in order; empty where it has none.
     """
 
     cut_before: dict[str, int] = field(default_factory=dict)
@@ -76,6 +72,7 @@ class Faults:
     delay_s: float = 0.0
     is_version_3: bool = False
     seen: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
+    encodings: list[str] = field(default_factory=list)
 
     def paths(self) -> list[str]:
         return [path for _, path, _ in self.seen]
@@ -86,6 +83,7 @@ class Faults:
         self.delay_s = 0.0
         self.is_version_3 = False
         self.seen.clear()
+        self.encodings.clear()
 
 
 def _one_of(counts: dict[str, int], path: str) -> bool:
@@ -118,6 +116,8 @@ class _Handler(BaseHTTPRequestHandler):
         url = urllib.parse.urlsplit(self.path)
         query = dict(urllib.parse.parse_qsl(url.query))
         faults.seen.append((self.command, url.path, query))
+        if url.path == "/api/v2/write":
+            faults.encodings.append(self.headers.get("Content-Encoding", ""))
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         time.sleep(faults.delay_s)
         if _one_of(faults.cut_before, url.path):
@@ -164,7 +164,7 @@ class _Handler(BaseHTTPRequestHandler):
             login = base64.b64encode(f"{USER}:{token}".encode()).decode()
             headers["Authorization"] = f"Basic {login}"
         target = f"{path}?{urllib.parse.urlencode(query)}" if query else path
-        connection = http.client.HTTPConnection("127.0.0.1", self.server.upstream, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", self.server.upstream, timeout=60)
         with contextlib.closing(connection):
             connection.request(self.command, target, body=body, headers=headers)
             answer = connection.getresponse()
@@ -203,7 +203,7 @@ class Influx:
         request = urllib.request.Request(  # noqa: S310  # http to the server under test
             f"{self.url}/query", data=form, headers={"Authorization": f"Token {self.token}"}
         )
-        with urllib.request.urlopen(request, timeout=30) as response:  # noqa: S310  # likewise
+        with urllib.request.urlopen(request, timeout=60) as response:  # noqa: S310  # likewise
             answer = json.load(response)
         errors = [r["error"] for r in answer["results"] if "error" in r]
         assert not errors, f"{influxql}: {errors}"
@@ -231,7 +231,7 @@ class InfluxProcess:
         )
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self, deadline_s: float = 20.0) -> None:
+    def start(self, deadline_s: float = 60.0) -> None:
         log = (self.root / "influxd.log").open("ab")
         with log:
             self._process = subprocess.Popen(
@@ -260,7 +260,7 @@ class InfluxProcess:
     def admin(self, influxql: str, token: str) -> None:
         """Run a statement as the administrator, or as nobody while there is none."""
         login = base64.b64encode(f"{USER}:{token}".encode()).decode()
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         with contextlib.closing(connection):
             connection.request(
                 "POST",

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from iiot_platform.core.capture_log import Record
+from iiot_platform.core.clock import MS_PER_HOUR, hour_of
 
 
 def signal_records(line: str, times_ms: Sequence[int], *, device: str = "t") -> list[Record]:
@@ -19,3 +20,8 @@ def signal_records(line: str, times_ms: Sequence[int], *, device: str = "t") -> 
         )
         for ts in times_ms
     ]
+
+
+def within_its_hour(start_ms: int, length_ms: int) -> int:
+    """A start, earlier where its hour would end within this length."""
+    return min(start_ms, (hour_of(start_ms) + 1) * MS_PER_HOUR - length_ms)

@@ -16,7 +16,7 @@ from buffer_service.log.segment_file import read_table
 from iiot_platform.core.paths import Home
 
 _TICK_S: Final = 0.02
-_SETTLE_S: Final = 20.0
+_SETTLE_S: Final = 60.0
 
 
 class Publisher:

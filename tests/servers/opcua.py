@@ -23,7 +23,7 @@ from asyncua import Server, ua
 from simulator.opcua_history import PlantHistory
 from simulator.opcua_security import URI, OneUser, secure
 from simulator.opcua_server import NAMESPACE, PlantServer, Trouble
-from tests.servers.mosquitto import free_port
+from tests.servers.ports import free_port
 
 START_TIMEOUT_S = 60.0
 SIGNAL, STATE, VALVE, MOTOR = (f"line1/m/{name}" for name in ("signal", "state", "valve", "motor"))
@@ -152,10 +152,14 @@ async def _serve(options: dict[str, Any], line: Connection) -> None:
                 line.send(await _obey(server, plant, command.split()))
 
 
-async def _sessions(server: Server, *, forget: bool) -> str:
-    """How many there are; they and their subscriptions may end, and nobody is told."""
-    if not forget:
+async def _sessions(server: Server, what: str) -> str:
+    """How many there are, or the modes of their channels; they may end, and nobody is told."""
+    if what == "sessions":
         return str(len(server.iserver._external_sessions))
+    if what == "channels":
+        processors = [client.processor for client in server.bserver.clients]
+        channels = [one._connection for one in processors if one.session is not None]
+        return " ".join(sorted(one.security_policy.Mode.name for one in channels))
     service = server.iserver.subscription_service
     await service.delete_subscriptions(list(service.subscriptions))
     for session in list(server.iserver._external_sessions.values()):
@@ -183,8 +187,8 @@ async def _obey(server: Server, plant: PlantServer, words: list[str]) -> str:
         case ["extend"]:
             await plant.extend({topic: payload(topic, 0) for topic in (VALVE, MOTOR)})
             return "done"
-        case ["sessions" | "forget" as what]:
-            return await _sessions(server, forget=what == "forget")
+        case ["sessions" | "channels" | "forget" as what]:
+            return await _sessions(server, what)
         case ["null", topic, code]:
             node = server.get_node(f"ns={await server.get_namespace_index(NAMESPACE)};s={topic}")
             status = ua.StatusCode(ua.UInt32(int(code, 0)))

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -26,12 +26,12 @@ from iiot_platform.config.database import normalised
 from iiot_platform.engine.ledger_schema import LAYOUT
 from iiot_platform.orchestration.pool.parenthood import end_with
 from tests.servers.certificates import Authority, KeyPair
-from tests.servers.dagster import free_port
+from tests.servers.ports import free_port
 
 USER = "iiot"
 PASSWORD = "geheim"  # noqa: S105 - of a server that lives as long as a test
 _DEBIAN = "usr/lib/postgresql/[0-9]*/bin"
-_DEADLINE_S = 30.0
+_DEADLINE_S = 60.0
 _SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
@@ -183,12 +183,14 @@ class PostgresServer:
         yield give
         self._left += [url for url in given if _emptied(url, schema)]
 
-    def lent_database(self) -> SecretStr:
-        """As `database`, for a user who may do no more than fill two schemas that he was given."""
+    def lent_database(
+        self, password: str = PASSWORD, schemas: Sequence[str] = ("iiot", "dagster")
+    ) -> SecretStr:
+        """As `database`, for a user who may do no more than fill schemas that he was given."""
         name = f"test{next(self._numbers)}"
         with self._admin() as connection:
             connection.exec_driver_sql(
-                f"CREATE ROLE {name} LOGIN PASSWORD '{PASSWORD}'"
+                f"CREATE ROLE {name} LOGIN PASSWORD '{password}'"
                 " NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS"
             )
             connection.exec_driver_sql(f"CREATE DATABASE {name}")
@@ -196,12 +198,14 @@ class PostgresServer:
             connection.exec_driver_sql(f"GRANT CONNECT ON DATABASE {name} TO {name}")
         with self._admin(name) as connection:
             connection.exec_driver_sql("REVOKE ALL ON SCHEMA public FROM PUBLIC")
-            for schema in ("iiot", "dagster"):
+            for schema in schemas:
                 connection.exec_driver_sql(f"CREATE SCHEMA {schema} AUTHORIZATION {name}")
-        return self.url(name, user=name)
+        return self.url(name, user=name, password=password)
 
-    def url(self, database: str = "postgres", *, user: str = USER) -> SecretStr:
-        text = f"postgresql://{user}:{PASSWORD}@127.0.0.1:{self.port}/{database}"
+    def url(
+        self, database: str = "postgres", *, user: str = USER, password: str = PASSWORD
+    ) -> SecretStr:
+        text = f"postgresql://{user}:{password}@127.0.0.1:{self.port}/{database}"
         if self.authority is not None:
             text += f"?sslmode=verify-full&sslrootcert={self.authority.ca_file}"
         return normalised(text)

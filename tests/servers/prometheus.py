@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 
-from tests.servers.mosquitto import free_port
+from tests.servers.ports import free_port
 
-START_TIMEOUT_S = 30.0
+START_TIMEOUT_S = 60.0
 
 
 def require() -> None:
@@ -64,7 +64,7 @@ class Prometheus:
 
     def _ask(self, path: str, **form: str) -> Any:
         url = f"http://127.0.0.1:{self.port}/api/v1/{path}?{urllib.parse.urlencode(form)}"
-        with urllib.request.urlopen(url, timeout=30) as response:
+        with urllib.request.urlopen(url, timeout=60) as response:
             answer = json.load(response)
         assert answer["status"] == "success", answer
         return answer["data"]

@@ -54,10 +54,12 @@ class SimulatedTables:
 
     Attributes:
         lines: names of the lines; the first has every kind.
+        home: where they are.
         engine: holds the ledger, whose outbox has what a database lacks.
     """
 
     lines: tuple[str, ...]
+    home: Home
     engine: Engine
 
     @property
@@ -106,7 +108,7 @@ def simulated_tables(
         for hour in engine.dirty_hours(line):
             engine.rerun(line, hour, run_id=RUNS["rerun"])
     try:
-        yield SimulatedTables(lines, engine)
+        yield SimulatedTables(lines, home, engine)
     finally:
         engine.close()
 

@@ -80,6 +80,10 @@ class Node:
         own = metric(max(self._bd_seq - stale, 0), datatype=8, name="bdSeq")
         return spoken("NDEATH", self._place, payload(own), received)
 
+    def overtaking(self, ts: int, received: int) -> Record:
+        """The birth of a device that comes before the node's, though it was written after it."""
+        return self.birth(self._noise.choice(self._devices), ts, received)
+
     def any(self, ts: int, received: int) -> Record:
         """Any of them."""
         device = self._noise.choice(("", *self._devices))
@@ -105,7 +109,10 @@ def feed(seed: int, messages: int, *, hours: int = 3) -> list[Record]:
         if noise.random() < 0.15:
             records.append(signal("pressure", ts, noise.gauss(5, 0.1), received=received))
         else:
-            records.append(noise.choice(nodes).any(ts, received))
+            node = noise.choice(nodes)
+            records.append(node.any(ts, received))
+            if "/NBIRTH/" in records[-1].topic and noise.random() < 0.5:
+                records.append(node.overtaking(ts, received - noise.choice((0, 40, 2_500))))
         if noise.random() < 0.03:
             records.append(records[-1]._replace(dup=True))
     return sorted(records, key=lambda record: record.received_ts)

@@ -19,7 +19,8 @@ from typing import Any
 
 import yaml
 
-from tests.servers.mosquitto import free_port, program
+from tests.servers.mosquitto import program
+from tests.servers.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"

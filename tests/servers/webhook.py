@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
 from tests.servers.certificates import KeyPair
-from tests.servers.mosquitto import free_port
+from tests.servers.ports import free_port
 
 
 @dataclass

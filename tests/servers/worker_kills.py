@@ -32,7 +32,7 @@ MOST_IN_A_ROW = 2
 """Kills of one job before a run of it is spared: the sensor asks ever more slowly for the same."""
 FROM_BEGIN_S = 0.6
 FROM_FILES_S = 0.15
-DEATH_TIMEOUT_S = 30.0
+DEATH_TIMEOUT_S = 60.0
 
 
 class Kill(NamedTuple):

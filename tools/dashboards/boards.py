@@ -8,7 +8,7 @@ from grafana_foundation_sdk.models import dashboard as models
 
 from iiot_platform.config.settings import Settings
 from iiot_platform.core import schema
-from tools.dashboards.influxql import DATASOURCE, InfluxQuery, Source
+from tools.dashboards.influxql import DATASOURCE, Source
 
 _TAG: Final = "iiot"
 
@@ -112,14 +112,14 @@ def with_events(made: builders.Dashboard) -> builders.Dashboard:
     """
     name = EVENTS.name
     for title, (kinds, color) in _HAPPENED.items():
-        query = EVENTS.select(
+        query = EVENTS.annotation(
             {
+                "title": name(schema.LINE.name),
                 "text": name("text"),
                 "tags": name("hour"),
-                "until": name("until_ms"),
+                "timeEnd": name("until_ms"),
             },
             where=[f"{name('kind')} =~ /^({kinds})$/"],
-            every=None,
         )
         made = made.annotation(
             builders.AnnotationQuery()
@@ -127,17 +127,7 @@ def with_events(made: builders.Dashboard) -> builders.Dashboard:
             .datasource(DATASOURCE)
             .enable(True)  # noqa: FBT003  # the SDK's signature
             .icon_color(color)
-            .target(
-                InfluxQuery(
-                    query,
-                    ref_id="Anno",
-                    annotation={
-                        "textColumn": "text",
-                        "tagsColumn": "tags",
-                        "timeEndColumn": "until",
-                    },
-                )
-            )
+            .target(query)
         )
     return made
 

@@ -4,7 +4,6 @@ from typing import Final
 
 from grafana_foundation_sdk.builders import dashboard as builders
 from grafana_foundation_sdk.builders import timeseries
-from grafana_foundation_sdk.models.common import VisibilityMode
 
 from iiot_platform.core import schema
 from tools.dashboards import boards, panels
@@ -14,7 +13,6 @@ from tools.dashboards.panels import FULL, HALF, THIRD, Tested
 _VARIABLES: Final = {"line_name": "line", "machine_name": "machine", "device_name": "device"}
 CYCLES: Final = Source(schema.ELECTRICAL_CYCLES, _VARIABLES)
 READINGS: Final = Source(schema.ELECTRICAL_READINGS, _VARIABLES)
-_CYCLE_GAP_MS: Final = 900_000
 _INTEGRALS: Final = [
     Tested(f"el_current_integral_ph{n}", f"el_current_integral_ph{n}_", f"integral {n}")
     for n in schema.PHASES
@@ -46,16 +44,16 @@ def electrical() -> builders.Dashboard:
         column = CYCLES.table.column(quantity.column)
         title = f"{column.description.capitalize()} ({column.unit})"
         made = made.with_panel(
-            _cycles(panels.tested(title, CYCLES, quantity)).height(8).span(THIRD)
+            panels.cycles(panels.tested(title, CYCLES, quantity)).height(8).span(THIRD)
         )
     made = (
         made.with_panel(
-            _cycles(panels.ratios("Anomaly ratio: integral", CYCLES, _INTEGRALS))
+            panels.cycles(panels.ratios("Anomaly ratio: integral", CYCLES, _INTEGRALS))
             .height(7)
             .span(HALF)
         )
         .with_panel(
-            _cycles(panels.ratios("Anomaly ratio: inrush current", CYCLES, _INRUSH))
+            panels.cycles(panels.ratios("Anomaly ratio: inrush current", CYCLES, _INRUSH))
             .height(7)
             .span(HALF)
         )
@@ -105,9 +103,4 @@ def electrical() -> builders.Dashboard:
 
 def _measures(title: str, columns: dict[str, str]) -> timeseries.Panel:
     expressions = {shown: f"mean({CYCLES.name(column)})" for shown, column in columns.items()}
-    return _cycles(panels.plotted(title, CYCLES, expressions))
-
-
-def _cycles(panel: timeseries.Panel) -> timeseries.Panel:
-    """Cycles are far apart: points are shown, and a line is broken later."""
-    return panel.show_points(VisibilityMode.ALWAYS).insert_nulls(_CYCLE_GAP_MS)
+    return panels.cycles(panels.plotted(title, CYCLES, expressions))

@@ -26,7 +26,8 @@ class InfluxQuery(variants.Dataquery, cogbuilder.Builder["InfluxQuery"]):
         ref_id: name of the query within its panel.
         result_format: one series a column, or one table.
         alias: name of each series; `$tag_<name>` stands for a tag's value.
-        annotation: the columns that an annotation is made of; they belong inside the target.
+        annotation: the columns that an annotation is made of, by the words `title`, `text`,
+            `tags` and `timeEnd`; see `Source.annotation`.
     """
 
     def __init__(
@@ -48,7 +49,8 @@ class InfluxQuery(variants.Dataquery, cogbuilder.Builder["InfluxQuery"]):
         if result_format == "time_series":
             self._json["alias"] = alias
         if annotation is not None:
-            self._json |= {"fromAnnotations": True, **annotation}
+            named = {f"{word}Column": column for word, column in annotation.items()}
+            self._json |= {"fromAnnotations": True, **named}
 
     def build(self) -> "InfluxQuery":
         """Itself: nothing is left to build."""
@@ -97,6 +99,7 @@ class Source:
         by: Iterable[str] = (),
         without: Iterable[str] = (),
         newest: int | None = None,
+        gaps: bool = True,
     ) -> str:
         """A query for the dashboard's time range and the chosen tags.
 
@@ -107,6 +110,7 @@ class Source:
             by: tags that are told apart.
             without: tags whose variable does not restrict this query.
             newest: only the newest rows, at most this many, the newest first.
+            gaps: whether an interval without points has an empty row, which breaks a line.
         """
         columns = ", ".join(f'{text} AS "{shown}"' for shown, text in expressions.items())
         conditions = " AND ".join([*self._chosen(without), *where, "$timeFilter", self.stands])
@@ -115,8 +119,23 @@ class Source:
         if groups:
             text += f" GROUP BY {', '.join(groups)}"
         if every:
-            text += " fill(none)"
+            text += f" fill({'null' if gaps else 'none'})"
         return text if newest is None else f"{text} ORDER BY time DESC LIMIT {newest}"
+
+    def annotation(
+        self, expressions: Mapping[str, str], *, where: Iterable[str] = ()
+    ) -> InfluxQuery:
+        """A query whose rows Grafana marks in charts; a row that lacks a value is not marked.
+
+        Args:
+            expressions: what a mark is made of, by its words: `title`, `text`, `tags` and, in
+                Unix ms, `timeEnd`.
+            where: further conditions.
+        """
+        # Grafana knows the columns of this answer by the measurement's name and theirs
+        named = {word: f"{self.table.measurement}.{word}" for word in expressions}
+        query = self.select(expressions, where=where, every=None)
+        return InfluxQuery(query, ref_id="Anno", annotation=named)
 
     def tag_values(self, tag: str, *, also: Iterable[schema.Table] = ()) -> str:
         """The values of a tag in the time range, under the variables that stand before it.
@@ -135,4 +154,5 @@ class Source:
         return [self._is_chosen(tag) for tag in self.variables if tag not in left_out]
 
     def _is_chosen(self, tag: str) -> str:
-        return f"{self.name(tag)} =~ /^${self.variables[tag]}$/"
+        # `:regex`, because Grafana by itself leaves a name unescaped that begins with a digit
+        return f"{self.name(tag)} =~ /^${{{self.variables[tag]}:regex}}$/"

@@ -17,7 +17,8 @@ from iiot_platform.core.clock import PARTITION_KEY_FORMAT
 HOUR: Final = "hour"
 """The column with the key of a point's partition."""
 CHOSEN_LINE: Final = "${line:percentencode}"
-_TIME: Final = "Time"
+TIME: Final = "Time"
+"""What Grafana calls the time of a row."""
 _MOMENT: Final = {"%Y": "YYYY", "%m": "MM", "%d": "DD", "%H": "HH", "%M": "00"}
 """Grafana's words for those of a partition's key, which is that of the start of an hour."""
 _PARTITION_TITLE: Final = "Open the hour's partition in Dagster"
@@ -76,7 +77,7 @@ def hours(query: str | None = None) -> list[models.DataTransformerConfig]:
         "mode": "binary",
         "alias": HOUR,
         "binary": {
-            "left": {"matcher": {"id": "byName", "options": _TIME}},
+            "left": {"matcher": {"id": "byName", "options": TIME}},
             "operator": "+",
             "right": {"fixed": "0"},
         },

@@ -26,6 +26,7 @@ GAP_MS: Final = 60_000
 FULL, HALF, THIRD = 24, 12, 8
 UPPER, LOWER, ANOMALY, RUN = "upper limit", "lower limit", "anomaly", "run"
 SHIFT, OFF_REFERENCE = "level shift", "off reference"
+_CYCLE_GAP_MS: Final = 900_000
 _NEWEST_ANOMALIES: Final = 200
 
 
@@ -57,7 +58,9 @@ def lines(title: str, description: str = "") -> timeseries.Panel:
         .line_width(1)
         .fill_opacity(0)
         .show_points(VisibilityMode.AUTO)
-        .insert_nulls(GAP_MS)
+        # of the gaps in the data the short ones are bridged; to insert those that are longer
+        # would break every line of a range whose interval is
+        .span_nulls(GAP_MS)
         .legend(
             common.VizLegendOptions()
             .display_mode(LegendDisplayMode.LIST)
@@ -74,6 +77,7 @@ def plotted(
     expressions: Mapping[str, str],
     *,
     by: str | None = None,
+    every: str = "$__interval",
     description: str = "",
     without: Iterable[str] = (),
     line: str | None = links.CHOSEN_LINE,
@@ -85,6 +89,7 @@ def plotted(
         source: the table.
         expressions: what is plotted, by the name that it is shown under.
         by: makes one line per value of a tag, named after it.
+        every: interval that is aggregated over.
         description: of the panel.
         without: tags whose variable does not restrict it.
         line: where Grafana finds the line's name; None where points are of several lines.
@@ -93,11 +98,16 @@ def plotted(
     alias = "$col" if by is None else f"$tag_{by}"
     if by is not None and len(expressions) > 1:
         alias += " $col"
-    query = source.select(expressions, by=groups, without=without)
+    query = source.select(expressions, every=every, by=groups, without=without)
     panel = lines(title, description).with_target(InfluxQuery(query, alias=alias))
     if by == schema.LINE.name:
         line = f"${{__field.labels.{by}:percentencode}}"
     return panel if line is None else links.with_partitions(panel, source.table, line)
+
+
+def cycles(panel: timeseries.Panel) -> timeseries.Panel:
+    """A panel of cycles, which are far apart: points are shown, and a line is broken later."""
+    return panel.show_points(VisibilityMode.ALWAYS).span_nulls(_CYCLE_GAP_MS)
 
 
 def share(panel: timeseries.Panel) -> timeseries.Panel:
@@ -206,10 +216,9 @@ def shifts(source: Source) -> builders.AnnotationQuery:
     """A mark wherever a level was learnt anew."""
     name = source.name
     device = next(tag for tag in reversed(source.table.names("tag")) if tag.endswith("_name"))
-    query = source.select(
-        {"text": name("status"), "device": name(device)},
+    query = source.annotation(
+        {"title": name(device), "text": name("status"), "tags": name(device)},
         where=[f"{name('shift_event')} = 1"],
-        every=None,
     )
     return (
         builders.AnnotationQuery()
@@ -217,13 +226,7 @@ def shifts(source: Source) -> builders.AnnotationQuery:
         .datasource(DATASOURCE)
         .enable(True)  # noqa: FBT003  # the SDK's signature
         .icon_color("purple")
-        .target(
-            InfluxQuery(
-                query,
-                ref_id="Anno",
-                annotation={"textColumn": "text", "tagsColumn": "device"},
-            )
-        )
+        .target(query)
     )
 
 
@@ -233,7 +236,7 @@ def newest(title: str, source: Source, shown: Mapping[str, str]) -> table.Panel:
     columns |= {label: source.name(column) for label, column in shown.items()}
     tags = [tag for tag in source.table.names("tag") if tag != schema.LINE.name]
     query = source.select(columns, every=None, by=tags)
-    return links.with_hours(listed(title, query), source.table)
+    return links.with_hours(listed(title, query, tags), source.table)
 
 
 def anomalies(source: Source, quantity: Tested) -> table.Panel:
@@ -256,14 +259,26 @@ def anomalies(source: Source, quantity: Tested) -> table.Panel:
     return links.with_hours(made, source.table)
 
 
-def listed(title: str, query: str) -> table.Panel:
-    """A table whose runs, where it has some, lead to Dagster."""
+def listed(title: str, query: str, by: Iterable[str] = ()) -> table.Panel:
+    """A table whose runs, where it has some, lead to Dagster.
+
+    Args:
+        title: of the panel.
+        query: what is shown.
+        by: the tags that it tells apart, in the order of their columns.
+    """
     made = (
         table.Panel()
         .title(title)
         .datasource(DATASOURCE)
         .with_target(InfluxQuery(query, result_format="table"))
     )
+    order = {column: place for place, column in enumerate([links.TIME, *by])}
+    if len(order) > 2:  # noqa: PLR2004  # two tags and the time
+        # Grafana has the tags in an order that is another one at every refresh
+        made = made.with_transformation(
+            models.DataTransformerConfig("organize", options={"indexByName": order})
+        )
     if f'AS "{RUN}"' not in query:
         return made
     return made.override_by_name(RUN, properties({"links": [links.run_link("${__value.raw}")]}))

@@ -10,11 +10,10 @@ from grafana_foundation_sdk.models.common import (
     BigValueTextMode,
     LegendDisplayMode,
     LegendPlacement,
-    VisibilityMode,
 )
 
 from iiot_platform.core import schema
-from iiot_platform.core.clock import MS_PER_S
+from iiot_platform.core.clock import MS_PER_HOUR, MS_PER_S
 from iiot_platform.core.parameters import StateParameters
 from tools.dashboards import boards, links, panels
 from tools.dashboards.influxql import DATASOURCE, InfluxQuery, Source
@@ -30,6 +29,8 @@ CYCLES: Final = Source(schema.ELECTRICAL_CYCLES, _MACHINES)
 _TESTED: Final = (SIGNALS, VIBRATION, VALVES)
 _LINE: Final = schema.LINE.name
 _HOLD_MS: Final = round(StateParameters().hold_s * MS_PER_S)
+_STATES_RANGE_MS: Final = 14 * 24 * MS_PER_HOUR
+"""The longest range of time in which states can be seen."""
 _STATE_COLORS: Final = ("#8e8e8e", "green", "yellow", "orange", "red", "purple", "blue")
 
 
@@ -85,14 +86,15 @@ def _freshness() -> stat.Panel:
         .description("How long ago the newest interval of 10 s began.")
         .datasource(DATASOURCE)
         .with_target(InfluxQuery(query, result_format="table"))
-        .unit("dateTimeFromNow")
+        # of the time alone: the names of lines are shown beside it, and would be read as dates
+        .override_by_name(links.TIME, panels.properties({"unit": "dateTimeFromNow"}))
         .text_mode(BigValueTextMode.VALUE_AND_NAME)
         .graph_mode(BigValueGraphMode.NONE)
         .reduce_options(
             common.ReduceDataOptions()
             .values(True)  # noqa: FBT003  # the SDK's signature
             .calcs(["lastNotNull"])
-            .fields("/^Time$/")
+            .fields(f"/^{links.TIME}$/")
         )
     )
 
@@ -149,7 +151,7 @@ def _lines_table() -> table.Panel:
             line=f"${{__data.fields.{_LINE}:percentencode}}",
         )
         .description("The time says how fresh a line is.")
-        .override_by_name("Time", panels.properties({"unit": "dateTimeFromNow"}))
+        .override_by_name(links.TIME, panels.properties({"unit": "dateTimeFromNow"}))
         .override_by_name(_LINE, panels.properties({"links": [to_line, to_assets]}))
         .override_by_name("running share", panels.properties({"unit": "percentunit"}))
         .override_by_name("known share", panels.properties({"unit": "percentunit"}))
@@ -211,16 +213,17 @@ def line() -> builders.Dashboard:
             .span(HALF)
         )
         .with_panel(
-            panels.plotted(
-                "Current integral per cycle",
-                CYCLES,
-                {
-                    f"phase {n}": f"mean({CYCLES.name(f'el_current_integral_ph{n}')})"
-                    for n in schema.PHASES
-                },
-                by="device_name",
+            panels.cycles(
+                panels.plotted(
+                    "Current integral per cycle",
+                    CYCLES,
+                    {
+                        f"phase {n}": f"mean({CYCLES.name(f'el_current_integral_ph{n}')})"
+                        for n in schema.PHASES
+                    },
+                    by="device_name",
+                )
             )
-            .show_points(VisibilityMode.ALWAYS)
             .height(8)
             .span(HALF)
         )
@@ -233,7 +236,9 @@ def line() -> builders.Dashboard:
 def _states(title: str) -> statetimeline.Panel:
     """One band per state; values are those that the machine sends, coloured by number."""
     query = STATES.select(
-        {"state": f"last({STATES.name('value')})"}, by=["machine_name", "state_name"]
+        {"state": f"last({STATES.name('value')})"},
+        by=["machine_name", "state_name"],
+        gaps=False,
     )
     steps = [
         models.Threshold(None if value == 0 else float(value), color)
@@ -249,7 +254,9 @@ def _states(title: str) -> statetimeline.Panel:
         .thresholds(builders.ThresholdsConfig().steps(steps))
         .color_scheme(builders.FieldColor().mode(models.FieldColorModeId.THRESHOLDS))
         .merge_values(True)  # noqa: FBT003  # the SDK's signature
+        # a state holds so long; the interval has to stay below it, or none is seen
         .insert_nulls(_HOLD_MS)
+        .max_data_points(_STATES_RANGE_MS // _HOLD_MS)
         .row_height(0.8)
         .legend(
             common.VizLegendOptions()

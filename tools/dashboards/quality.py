@@ -3,9 +3,10 @@
 from typing import Final
 
 from grafana_foundation_sdk.builders import dashboard as builders
-from grafana_foundation_sdk.models.common import GraphDrawStyle, VisibilityMode
+from grafana_foundation_sdk.models.common import GraphDrawStyle
 
 from iiot_platform.core import schema
+from iiot_platform.core.clock import MS_PER_HOUR, MS_PER_S
 from tools.dashboards import boards, links, panels
 from tools.dashboards.influxql import InfluxQuery, Source
 from tools.dashboards.panels import FULL, HALF, THIRD
@@ -69,7 +70,26 @@ def quality() -> builders.Dashboard:
         .interval("10s")
         .unit("s")
         .height(8)
-        .span(THIRD)
+        .span(HALF)
+    )
+    made = made.with_panel(
+        panels.share(
+            panels.plotted(
+                "Coverage of hours",
+                SUMMARY,
+                {"coverage": f"1 - sum({SUMMARY.name('missing_s')}) / {MS_PER_HOUR // MS_PER_S}"},
+                by=_LINE,
+                every="1h",
+                description="Share of an hour that lies in no gap. A gap counts in the hour in "
+                "which its source was back; the live page and Client.coverage place it where it "
+                "was.",
+            )
+        )
+        .draw_style(GraphDrawStyle.BARS)
+        .fill_opacity(30)
+        .time_from("24h")
+        .height(8)
+        .span(HALF)
     )
     late = QUALITY.select(
         counts,
@@ -85,24 +105,26 @@ def quality() -> builders.Dashboard:
         )
         .interval("10s")
         .height(8)
-        .span(THIRD)
+        .span(HALF)
     )
     made = made.with_panel(
-        panels.plotted(
-            "Coverage of machine cycles",
-            CYCLES,
-            {"coverage": f"min({CYCLES.name('coverage')})"},
-            by="device_name",
-            line=None,
-            description=CYCLES.table.column("coverage").description.capitalize(),
+        panels.cycles(
+            panels.plotted(
+                "Coverage of machine cycles",
+                CYCLES,
+                {"coverage": f"min({CYCLES.name('coverage')})"},
+                by="device_name",
+                line=None,
+                description=CYCLES.table.column("coverage").description.capitalize(),
+            )
         )
-        .show_points(VisibilityMode.ALWAYS)
         .unit("percentunit")
         .height(8)
-        .span(THIRD)
+        .span(HALF)
     )
-    totals = QUALITY.select(counts, every=None, by=[_LINE, "reason"])
-    newest = QUALITY.select(run, every=None, by=[_LINE, "reason"])
+    tags = [_LINE, "reason"]
+    totals = QUALITY.select(counts, every=None, by=tags)
+    newest = QUALITY.select(run, every=None, by=tags)
     asset = {
         "title": "Open the table in Dagster",
         "url": "${dagster_url:raw}/assets/${__value.raw:percentencode}/" + found.name,
@@ -111,14 +133,14 @@ def quality() -> builders.Dashboard:
     link = panels.properties({"links": [asset]})
     return (
         made.with_panel(
-            panels.listed("Sum in the chosen time", totals)
+            panels.listed("Sum in the chosen time", totals, tags)
             .override_by_name(_LINE, link)
             .height(9)
             .span(HALF)
         )
         .with_panel(
             links.with_hours(
-                panels.listed("Newest interval of each reason and its run", newest),
+                panels.listed("Newest interval of each reason and its run", newest, tags),
                 found,
                 line=f"${{__data.fields.{_LINE}:percentencode}}",
             )

@@ -35,6 +35,12 @@ class SeriesRows:
     def __len__(self) -> int:
         return len(self.ts)
 
+    def take(self, rows: Bools) -> "SeriesRows":
+        """The rows where a mask is true."""
+        return SeriesRows(
+            self.ts[rows], self.good[rows], self.values[rows], self.state[rows], self.pulse[rows]
+        )
+
 
 class TableRows(NamedTuple):
     """Rows for one table: event times and the fields by name, tags left out."""

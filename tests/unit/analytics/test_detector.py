@@ -3,13 +3,15 @@
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 
+from iiot_platform.analytics import zscore
 from iiot_platform.analytics.detector import DetectorRows, Quantity, detector
-from iiot_platform.analytics.zscore import WORTH_CALLING, WORTH_IMPORTING, ZScore
+from iiot_platform.analytics.zscore import WORTH_IMPORTING, ZScore, _Tested
 from iiot_platform.core.errors import AnalysisError
 from iiot_platform.core.parameters import DetectorParameters
 from iiot_platform.core.quality import Status
@@ -177,6 +179,7 @@ def test_a_live_batch_loads_no_compiler_and_no_table_library() -> None:
 import sys
 import numpy as np
 from iiot_platform.analytics import cycles, state_time, states, vibration
+from iiot_platform.analytics import zscore
 from iiot_platform.analytics.detector import detector
 from iiot_platform.core.parameters import DetectorParameters
 parameters = DetectorParameters()
@@ -188,11 +191,23 @@ print({"numba", "scipy", "pyarrow", "pandas", "dagster"} & set(sys.modules))
     assert found.stdout.strip() == "set()"
 
 
-def test_a_large_batch_takes_the_kernel() -> None:
-    parameters = DetectorParameters()
-    assert ZScore(parameters)._takes_kernel(WORTH_IMPORTING // 200)
-    assert not ZScore(parameters)._takes_kernel(WORTH_CALLING // 200 - 1)
-    assert not ZScore(parameters, engine="plain")._takes_kernel(WORTH_IMPORTING)
+def test_a_process_takes_the_kernel_once_it_would_have_paid(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delitem(sys.modules, zscore._KERNEL, raising=False)
+    monkeypatch.setattr(zscore, "_tested", _Tested())
+    detectors = [ZScore(DetectorParameters(), engine=name) for name in ("auto", "plain")]
+    half = WORTH_IMPORTING // 200 // 2
+    assert [d._takes_kernel(half) for d in detectors] == [False, False]
+    assert [d._takes_kernel(half) for d in detectors] == [True, False]
+
+
+def test_a_process_that_has_the_kernel_takes_it_for_every_batch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, zscore._KERNEL, ModuleType(zscore._KERNEL))
+    assert ZScore(DetectorParameters())._takes_kernel(1)
+    assert not ZScore(DetectorParameters(), engine="plain")._takes_kernel(1)
 
 
 def test_a_small_std_is_not_raised_in_parity() -> None:

@@ -1,5 +1,6 @@
 import socket
 import ssl
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -10,7 +11,6 @@ from paho.mqtt.properties import Properties
 
 from buffer_service.delivery import Delivery, Skipped
 from buffer_service.sources import mqtt, mqtt_failures
-from buffer_service.sources.backoff import Backoff
 from buffer_service.sources.buffered_socket import BufferedSocket
 from buffer_service.sources.mqtt_client import Message
 from buffer_service.sources.mqtt_packets import parse_publish
@@ -141,6 +141,72 @@ def test_qos_0_is_bounded_until_it_is_durable(monkeypatch: pytest.MonkeyPatch) -
     assert len(source.drain()) == 1
 
 
+def returning(*qos0: str, **settings: object) -> mqtt.MqttReceiver:
+    """A receiver that was away, and to whose lines a session brought messages of QoS 0."""
+    source = mqtt.MqttReceiver(
+        MqttSource.model_validate(settings),
+        streams={"a/": "a", "b/": "b"},
+        filters=["a/#", "b/#"],
+        on_pressure=lambda: None,
+        away_since_ms=1_000,
+    )
+    source._subscriptions.note_qos0(qos0)
+    source._connection = SimpleNamespace(subscribe=lambda: None)  # type: ignore[assignment]  # all it is asked for
+    return source
+
+
+def gaps(source: mqtt.MqttReceiver) -> list[Delivery]:
+    return [event for event in source.drain() if isinstance(event, Delivery)]
+
+
+def test_a_session_that_is_resumed_lacks_what_came_at_qos_0(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    source = returning("b", "gone")
+    assert source.status.since_ms == 1_000  # what yet another run would go by
+    source._connected(True)  # noqa: FBT003 - its own signature
+    (gap,) = gaps(source)
+    assert (gap.stream, gap.record.topic) == ("b", "$gap/mqtt")
+    assert b'"begin_ms": 1000' in gap.record.payload
+    assert "messages of QoS 0 are missing since 1970" in caplog.text
+    source._take([message("a/d", 0, 0)])
+    assert source._subscriptions.qos0 == {"a", "b", "gone"}  # until the gap is durable
+    source.acknowledge([gap.token])
+    source._take([message("a/d", 0, 0)])
+    assert source._subscriptions.qos0 == {"a"}
+
+
+def test_a_broker_that_queues_qos_0_makes_no_gap() -> None:
+    for source in (returning("b", qos0_queued=True), returning()):
+        source._connected(True)  # noqa: FBT003 - its own signature
+        assert not gaps(source)
+
+
+def test_what_waits_for_the_disk_is_bounded_by_its_size(caplog: pytest.LogCaptureFixture) -> None:
+    pressed: list[int] = []
+    source = mqtt.MqttReceiver(
+        MqttSource(held_bytes=1_000_000),
+        streams={"a/": "a"},
+        filters=["a/#"],
+        on_pressure=lambda: pressed.append(1),
+    )
+    large = Message(b"a/d", bytes(400_000), 1, 1, retain=False, dup=False)
+    for _ in range(2):
+        source._take([large, large])
+        assert not source._is_full()
+        first = source.drain()
+        source._take([large])
+        assert source._is_full()
+        source.acknowledge([event.token for event in first if isinstance(event, Delivery)])
+        assert not source._is_full()
+        assert source._inbox.held_bytes == 400_000
+        source.acknowledge([event.token for event in source.drain() if isinstance(event, Delivery)])
+        assert source._inbox.held_bytes == 0
+    assert source.status.counts["pauses"] == 2
+    assert len(pressed) == 2
+    assert caplog.text.count("nothing more is read until they are durable") == 1
+
+
 def test_half_a_window_asks_for_an_early_commit() -> None:
     pressed: list[int] = []
     source = receiver(pressed)
@@ -149,15 +215,6 @@ def test_half_a_window_asks_for_an_early_commit() -> None:
     assert not pressed
     source._take([message("plant/a", 10)])
     assert pressed == [1]
-
-
-def test_waits_grow_to_a_cap_and_start_over() -> None:
-    backoff = Backoff(first_s=1.0, cap_s=4.0)
-    waits = [backoff.next_s() for _ in range(200)]
-    assert all(0 < wait <= min(4.0, 2.0**n) for n, wait in enumerate(waits))
-    assert max(waits) > 3
-    backoff.reset()
-    assert backoff.next_s() <= 1.0
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,30 @@ def test_filters_are_remembered_over_a_restart_for_their_session(tmp_path: Path)
     assert kept(path, "another@127.0.0.1:1883") == set()
     first.clear()
     assert kept(path) == set()
+
+
+def test_lines_with_messages_of_qos_0_are_remembered_as_long_as_the_session(
+    tmp_path: Path,
+) -> None:
+    path = subscriptions_file(tmp_path, "mqtt")
+    first = Subscriptions(path, SESSION)
+    first.add({"line1/#": "line1"})
+    first.note_qos0({"line1", "line2"})
+    assert Subscriptions(path, SESSION).qos0 == {"line1", "line2"}
+    assert kept(path) == {"line1/#"}
+    first.note_qos0({"line2"})
+    assert Subscriptions(path, SESSION).qos0 == {"line2"}
+    first.clear()
+    assert Subscriptions(path, SESSION).qos0 == frozenset()
+
+
+def test_what_is_kept_of_a_session_says_how_long_it_lasts(tmp_path: Path) -> None:
+    path = subscriptions_file(tmp_path, "mqtt")
+    Subscriptions(path, SESSION, 60).add({"line1/#": "line1"})
+    assert json.loads(path.read_text())["expiry_s"] == 60
+    Subscriptions(path, SESSION, 90).add({"line1/#": "line1"})
+    assert json.loads(path.read_text())["expiry_s"] == 90
+    assert kept(path) == {"line1/#"}
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"filters": ["a"]}', '{"session": 1}', "\0"])

@@ -13,8 +13,10 @@ from asyncua import ua
 from asyncua.ua import uaerrors
 
 from buffer_service.delivery import Delivery
+from buffer_service.sources import opcua_connection
 from buffer_service.sources.event_loop import EventLoopThread
-from buffer_service.sources.opcua import OpcUaReceiver
+from buffer_service.sources.opcua import LONGEST_PAUSE_S, OpcUaReceiver
+from buffer_service.sources.opcua_connection import REQUEST_TIMEOUT_S
 from buffer_service.sources.opcua_failures import sentence
 from buffer_service.sources.opcua_nodes import LineRoute, Shape, Target, node_id
 from buffer_service.sources.opcua_pki import Identity, Pki
@@ -22,9 +24,11 @@ from buffer_service.status import STATUS_FILE, away_since
 from iiot_platform.config.opcua_source import OpcUaSource
 from iiot_platform.core.capture_log import Record
 from iiot_platform.core.errors import SourceError
-from tests.servers.mosquitto import free_port
+from tests.servers.ports import free_port
 
 ROUTES = {"line1": LineRoute("line1", "line1/")}
+SET_UP_S = 0.5
+"""What connecting and subscribing themselves take, generously."""
 TARGET = Target(ua.NodeId(ua.Int32(1)), "line1", "line1/m/d", "signal", ua.NodeId(ua.Int32(11)))
 
 
@@ -58,7 +62,7 @@ def started(source: OpcUaReceiver) -> Iterator[None]:
 
 
 def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline, "not in time"
         time.sleep(0.01)
@@ -71,6 +75,21 @@ def test_a_server_that_is_away_is_said_and_the_thread_ends_with_the_source(tmp_p
         assert source.status.reason == "nothing listens there; is the server running?"
     assert source.status.reason == "stopped"
     until(lambda: not any(thread.name == "asyncio" for thread in threading.enumerate()))
+
+
+def test_a_server_that_is_back_is_subscribed_again_within_ten_seconds(tmp_path: Path) -> None:
+    source = receiver(tmp_path)
+    connection = opcua_connection.Connection(settings(), ROUTES, Pki(tmp_path), source)
+    client = connection._client
+    assert client.uaclient._timeout == client._reconnect_request_timeout == REQUEST_TIMEOUT_S
+    pauses_s = [source._backoff.next_s() for _ in range(100)]
+    assert 0 < max(pauses_s) <= LONGEST_PAUSE_S
+    closing_s, looking_s = opcua_connection._CLOSE_TIMEOUT_S, opcua_connection._LOOK_S
+    knocking_s = 2 * opcua_connection._KNOCK_S
+    # at worst it is back just after an attempt has begun that hangs, and then comes the pause
+    begun_anew_s = REQUEST_TIMEOUT_S + closing_s + LONGEST_PAUSE_S
+    taken_up_s = client._reconnect_max_delay + REQUEST_TIMEOUT_S + knocking_s + looking_s
+    assert max(begun_anew_s, taken_up_s) < 10 - SET_UP_S
 
 
 def test_the_time_before_the_first_connection_is_a_gap_of_every_line(tmp_path: Path) -> None:
@@ -92,7 +111,7 @@ def test_holes_are_gaps_but_not_one_for_each_value(tmp_path: Path) -> None:
     assert source.status.counts["holes"] == 100
 
 
-@pytest.mark.parametrize(("keep_s", "gaps"), [(10.0, 0), (0.0, 1)])
+@pytest.mark.parametrize(("keep_s", "gaps"), [(3_600.0, 0), (0.0, 1)])
 def test_a_cut_longer_than_the_server_keeps_is_a_gap(
     tmp_path: Path, keep_s: float, gaps: int
 ) -> None:

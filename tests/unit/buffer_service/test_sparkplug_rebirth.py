@@ -1,4 +1,3 @@
-import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -7,7 +6,8 @@ import pytest
 
 from buffer_service.roster import _subscribed
 from buffer_service.sources.mqtt_routing import Routing
-from buffer_service.sources.sparkplug_rebirth import NodeWatch, RebirthCompanion
+from buffer_service.sources.node_watch import NodeWatch
+from buffer_service.sources.sparkplug_rebirth import RebirthCompanion
 from iiot_platform.config.plant import MqttSource, Plant
 from iiot_platform.config.sparkplug import SparkplugNodes
 from iiot_platform.core import sparkplug
@@ -15,7 +15,7 @@ from iiot_platform.core.errors import SourceError
 from iiot_platform.core.sparkplug import topic_of
 from tests.servers.sparkplug import metric, payload, spoken
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 
 
 def until(condition: Callable[[], object]) -> None:
@@ -33,10 +33,15 @@ class Watched:
         self.seq = -1
 
     def hears(
-        self, kind: str, place: str = "G/E", *metrics: Any, seq: int | None = None
+        self,
+        kind: str,
+        place: str = "G/E",
+        *metrics: Any,
+        seq: int | None = None,
+        ts: int | None = None,
     ) -> str | None:
         self.seq = (0 if kind == "NBIRTH" else (self.seq + 1) % 256) if seq is None else seq
-        record = spoken(kind, place, payload(*metrics, seq=self.seq), 0)
+        record = spoken(kind, place, payload(*metrics, ts=ts, seq=self.seq), 0)
         topic = topic_of(record.topic)
         assert topic is not None
         return self.watch.trouble(topic, sparkplug.decode(record.payload))
@@ -116,15 +121,42 @@ def test_holes_are_none_where_not_every_message_is_heard() -> None:
     assert not node.watch.missing
 
 
+def test_the_birth_of_a_device_may_overtake_that_of_its_node() -> None:
+    node = Watched()
+    for seq in range(78):
+        node.hears("NBIRTH" if seq == 0 else "NDATA", "G/E", TEMP, seq=seq, ts=500)
+    node.hears("DBIRTH", "G/E/D", TEMP, seq=1, ts=1_000)
+    node.hears("NBIRTH", "G/E", TEMP, seq=0, ts=1_000)
+    assert node.hears("DDATA", "G/E/D", metric(alias=0), seq=2, ts=1_000) is None
+    assert not node.watch.missing
+    node.hears("NBIRTH", "G/E", TEMP, seq=0, ts=1_001)
+    assert "no birth of 'G/E/D'" in str(node.hears("DDATA", "G/E/D", metric(alias=0), seq=2))
+
+
+def test_the_birth_of_a_device_comes_too_early_by_more_than_its_reader_allows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    node, now_s = Watched(), [5.0]
+    monkeypatch.setattr("buffer_service.sources.node_watch.time.monotonic", lambda: now_s[0])
+    node.hears("DBIRTH", "G/E/D", TEMP, seq=1, ts=1_000)
+    assert node.watch.missing == {0}
+    now_s[0] += 1.5
+    node.hears("NBIRTH", "G/E", TEMP, seq=0, ts=1_000)
+    assert not node.watch.missing
+    assert "no birth of 'G/E/D'" in str(node.hears("DDATA", "G/E/D", metric(alias=0), seq=2))
+
+
 class Broker:
     """Notes what is asked for."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []
         self.refuses = False
+        self.refused = 0
 
     def __call__(self, topic: str, body: bytes) -> None:
         if self.refuses:
+            self.refused += 1
             raise SourceError("the broker refuses")
         assert sparkplug.decode(body).metrics[0].name == sparkplug.REBIRTH
         self.asked.append(topic)
@@ -189,6 +221,16 @@ def test_messages_that_stay_away_are_a_reason_to_ask(broker: Broker) -> None:
     assert broker.asked == ["spBv1.0/G/NCMD/E2"]
 
 
+def test_the_birth_of_a_device_without_that_of_its_node_is_a_reason_to_ask(broker: Broker) -> None:
+    asking = companion(broker, reorder_s=0.0)
+    asking.start()
+    record = spoken("DBIRTH", "G/E/D", payload(metric(name="a", alias=1), seq=1), 0)
+    asking.observe(record.topic, record.payload)
+    until(lambda: broker.asked)
+    asking.stop()
+    assert broker.asked == ["spBv1.0/G/NCMD/E"]
+
+
 def test_another_connection_is_a_reason_to_ask_again(broker: Broker) -> None:
     asking = companion(broker, first_s=0.0)
     asking.start()
@@ -226,11 +268,10 @@ def test_a_broker_that_refuses_is_told_once_and_nothing_stops(
     asking.start()
     for _ in range(20):
         asking.observe(*data())
-    broker_back = threading.Timer(0.2, lambda: setattr(broker, "refuses", False))
-    broker_back.start()
+    until(lambda: broker.refused >= 2)
+    broker.refuses = False
     until(lambda: broker.asked)
     asking.stop()
-    broker_back.join()
     assert sum("can not ask" in r.getMessage() for r in caplog.records) == 1
 
 
@@ -262,8 +303,8 @@ LINES = [
 ]
 
 
-def routing(**source: Any) -> Routing:
-    plant = Plant.model_validate({"sources": [source], "lines": LINES})
+def routing() -> Routing:
+    plant = Plant.model_validate({"lines": LINES})
     settings = plant.sources[0]
     assert isinstance(settings, MqttSource)
     return Routing(*_subscribed(plant, settings))
@@ -300,11 +341,3 @@ def test_filters_bring_what_is_needed_and_topics_find_their_line() -> None:
         "l1": "l1",
     }.items():
         assert found[topic.encode()] == (topic, line), topic
-
-
-def test_births_go_to_each_buffer_of_a_group_and_data_to_one() -> None:
-    found = routing(shared_group="g")
-    assert "$share/g/spBv1.0/G/NDATA/E" in found.filters
-    assert "spBv1.0/G/NBIRTH/E" in found.filters
-    assert found[b"spBv1.0/G/NDATA/E"][1] == "l1"
-    assert found.subscriptions()["$share/g/spBv1.0/G/DDATA/E/+"] == "l1"

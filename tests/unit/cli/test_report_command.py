@@ -89,9 +89,9 @@ def test_the_live_page_is_served_until_it_is_asked_to_end(environ: dict[str, str
         try:
             assert process.stdout is not None
             url = process.stdout.readline().removeprefix("live page: ").strip()
-            with urllib.request.urlopen(url, timeout=30) as answer:  # noqa: S310  # our own page
+            with urllib.request.urlopen(url, timeout=60) as answer:  # noqa: S310  # our own page
                 assert "in 30 rows" in answer.read().decode()
             process.send_signal(signal.SIGTERM)
-            assert process.wait(timeout=30) == 0
+            assert process.wait(timeout=60) == 0
         finally:
             process.kill()

@@ -72,6 +72,14 @@ def test_an_edge_node_belongs_to_one_line() -> None:
     assert "devices belong to one line" in problem(line("a", devices[0]), line("b", devices[1]))
 
 
+def test_edge_nodes_are_not_shared_among_buffers() -> None:
+    shared = {"name": "both", "client_id": "a", "shared_group": "buffers"}
+    sources = [{"name": "own"}, shared]
+    plant(line("a", {"group": "G"}), {"name": "b", "source": "both"}, sources=sources)
+    refused = problem({**line("a", {"group": "G"}), "source": "both"}, sources=sources)
+    assert "lines[0].sparkplug: the buffers of group 'buffers' share" in refused
+
+
 def test_two_nodes_are_never_one_machine() -> None:
     assert "could be one machine" in problem(line("a", {"group": "G"}, {"group": "H"}))
     plant(line("a", {"group": "G", "edge_node": "E"}, {"group": "H", "edge_node": "F"}))

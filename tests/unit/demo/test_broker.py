@@ -14,7 +14,7 @@ from iiot_platform.demo.broker import Broker
 from iiot_platform.demo.mqtt_packets import matches
 from iiot_platform.demo.ports import answers, any_free_port
 
-TIMEOUT_S = 10.0
+TIMEOUT_S = 60.0
 V5 = MQTTProtocolVersion.MQTTv5
 V311 = MQTTProtocolVersion.MQTTv311
 

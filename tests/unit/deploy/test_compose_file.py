@@ -85,6 +85,32 @@ def test_containers_may_do_little(name: str) -> None:
 
 
 @each_service
+def test_two_cores_are_enough(name: str) -> None:
+    # Docker starts no container that is given more than the machine has
+    assert SERVICES[name].get("cpus", 0) <= 2
+
+
+def test_what_can_be_done_again_makes_room_for_what_can_not() -> None:
+    first = sorted(SERVICES, key=lambda name: -SERVICES[name].get("oom_score_adj", 0))
+    assert first[0] == "dagster-pool"
+    kept = {"mosquitto", "buffer", "postgres", "influxdb"}
+    assert not kept & {name for name in SERVICES if "oom_score_adj" in SERVICES[name]}
+    # each writes something when it ends; Docker's ten seconds are short for a slow disk
+    for name, service in SERVICES.items():
+        named = [
+            v for v in service.get("volumes", []) if v[0] not in "./" and not v.endswith(":ro")
+        ]
+        assert not named or "stop_grace_period" in service or name in ONE_SHOT, name
+
+
+def test_settings_of_the_compose_file_are_documented() -> None:
+    text = (DEPLOY / "compose.yml").read_text(encoding="utf-8")
+    told = (DEPLOY.parent / "docs" / "how-to" / "deploy-with-containers.md").read_text("utf-8")
+    asked = set(re.findall(r"\$\{([A-Z_]+)", text)) - {"IIOT_VERSION"}
+    assert {name for name in asked if f"`{name}`" not in told} == set()
+
+
+@each_service
 def test_health_is_looked_at(name: str) -> None:
     check = SERVICES[name]["healthcheck"]
     if name in ONE_SHOT:

@@ -472,3 +472,28 @@ def test_a_line_is_added_by_the_plant_file_alone(tmp_path: Path) -> None:
                 manifest["spec"]["template"]["metadata"].pop("annotations", None)
         assert one == old
     assert changed == {f"iiot-main-{n}" for n in ("plant", "platform", "exporter", "alerts")}
+
+
+def test_values_for_dagsters_own_chart_name_what_this_one_makes() -> None:
+    text = (chart.DEPLOY / "helm" / "dagster-values.yaml").read_text(encoding="utf-8")
+    theirs = yaml.safe_load(text)
+    (location,) = theirs["dagster-user-deployments"]["deployments"]
+    (buffer,) = (one for one in workloads("full") if one["metadata"]["name"] == "iiot-main-buffer")
+    (home,) = buffer["spec"]["volumeClaimTemplates"]
+    volumes = {volume["name"]: volume for volume in location["volumes"]}
+    claim = volumes["home"]["persistentVolumeClaim"]["claimName"]
+    assert claim == f"{home['metadata']['name']}-{buffer['metadata']['name']}-0"
+    plants = {one["metadata"]["name"] for one in manifests("full", "ConfigMap")}
+    assert volumes["plant"]["configMap"]["name"] in plants
+    assert volumes.keys() == {mount["name"] for mount in location["volumeMounts"]}
+
+    run = theirs["runLauncher"]["config"]["k8sRunLauncher"]["runK8sConfig"]
+    for affinity in (location["affinity"], run["podSpecConfig"]["affinity"]):
+        (term,) = affinity["podAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+        assert selected("full", term["labelSelector"]["matchLabels"]) == [buffer]
+    environ = {row["name"]: row["value"] for row in location["env"]}
+    assert environ.keys() <= known_variables()
+    # a run has those of the location, which would hide any of the launcher
+    assert location["includeConfigInLaunchedRuns"] == {"enabled": True}
+    assert location["resources"]["limits"].keys() == {"memory"}
+    assert "resources" not in run["containerConfig"]

@@ -7,13 +7,13 @@ from hypothesis import strategies as st
 
 from iiot_platform.core.names import SeriesKey
 from iiot_platform.engine.activity import (
-    Part,
     activity_of,
     data_quality,
     interval_of,
     merge,
+    outcome_activity,
     quarantine_activity,
-    series_activity,
+    readings_activity,
     summarise,
 )
 from iiot_platform.engine.series.outcome import Outcome, RunningTime
@@ -28,10 +28,15 @@ def ints(*values: int) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
     return np.array(values, np.int64)
 
 
-def parts(ts: list[int], lateness: list[int], anomalies: list[int]) -> list[Part]:
+def received(key: SeriesKey, ts: list[int], lateness: list[int]) -> pa.Table:
+    one = np.zeros(len(ts), np.int32)
+    return readings_activity([key], one, ints(*ts), ints(*lateness), ints(*lateness) > HOUR_MS)
+
+
+def activity(ts: list[int], lateness: list[int], anomalies: list[int]) -> pa.Table:
     outcome = Outcome(b"", (), ints(*anomalies))
-    return series_activity(
-        A, ints(*ts), ints(*lateness), np.array(lateness) > HOUR_MS, outcome, None
+    return pa.concat_tables(
+        [received(A, ts, lateness), activity_of(outcome_activity(A, outcome, None))]
     )
 
 
@@ -41,23 +46,15 @@ def test_intervals_begin_at_whole_ten_seconds() -> None:
 
 def test_a_summary_with_known_answers() -> None:
     running = RunningTime(ints(0, TEN_S), ints(2_500, 0), ints(5_000, TEN_S))
-    activity = merge(
+    found = merge(
         [
-            activity_of(parts([1, 2, TEN_S], [20, 40, -5], [2])),
-            activity_of(
-                series_activity(
-                    STATE,
-                    ints(5),
-                    ints(90),
-                    np.zeros(1, np.bool_),
-                    Outcome(b"", (), changes=ints(5)),
-                    running,
-                )
-            ),
+            activity([1, 2, TEN_S], [20, 40, -5], [2]),
+            received(STATE, [5], [90]),
+            activity_of(outcome_activity(STATE, Outcome(b"", (), changes=ints(5)), running)),
             quarantine_activity("not_json", ints(3, 4, 3 * TEN_S)),
         ]
     )
-    rows = summarise("line1", activity).drop_columns(["ts", "line_name"]).to_pylist()
+    rows = summarise("line1", found).drop_columns(["ts", "line_name"]).to_pylist()
     zero = dict.fromkeys(rows[0], 0)
     assert rows == [
         {
@@ -86,14 +83,14 @@ def test_a_summary_with_known_answers() -> None:
 
 
 def test_data_quality_counts_by_reason_and_late_rows() -> None:
-    activity = merge(
+    found = merge(
         [
-            activity_of(parts([1, 2, TEN_S], [HOUR_MS + 1, 40, HOUR_MS + 1], [])),
+            activity([1, 2, TEN_S], [HOUR_MS + 1, 40, HOUR_MS + 1], []),
             quarantine_activity("not_json", ints(3, 4)),
             quarantine_activity("too_old", ints(3)),
         ]
     )
-    rows = data_quality("line1", activity).drop_columns(["line_name"]).to_pylist()
+    rows = data_quality("line1", found).drop_columns(["line_name"]).to_pylist()
     assert [(row["ts"].timestamp(), row["reason"], row["count"]) for row in rows] == [
         (0.0, "late", 1),
         (0.0, "not_json", 2),
@@ -123,7 +120,7 @@ def test_cuts_and_order_change_no_sum(rows: list[tuple[int, int, bool]], cut: in
             return activity_of(())
         ts, lateness, flags = zip(*some, strict=True)
         found = [at for at, flag in zip(ts, flags, strict=True) if flag]
-        return activity_of(parts(list(ts), list(lateness), found))
+        return activity(list(ts), list(lateness), found)
 
     whole = merge([of(rows)])
     assert merge([of(rows[cut:]), of(rows[:cut])]).equals(whole)

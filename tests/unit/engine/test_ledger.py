@@ -19,7 +19,7 @@ from iiot_platform.engine.ledger import Ledger
 from iiot_platform.engine.ledger_database import SqliteLedger
 from iiot_platform.engine.partition import SeriesState
 from iiot_platform.engine.table_store import TableFile
-from tests.servers.dagster import free_port
+from tests.servers.ports import free_port
 
 SETTINGS = LineSettings(line="line1")
 A, B = (SeriesKey("signal", "press", name) for name in ("a", "b"))

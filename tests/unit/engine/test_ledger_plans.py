@@ -24,6 +24,9 @@ GROWS = re.compile(
 NEWEST = re.compile(r"SELECT max\((\w+)\.id\) AS max_1\s+FROM \1\s+WHERE \1\.line = \?\s*$")
 """One row is read of it: SQLite goes to the end of the index, though its plan does not say so."""
 
+NAMES = re.compile(r"SCAN asked\b")
+"""The names that are asked for, one after the other."""
+
 
 @contextmanager
 def statements(asked: dict[str, Any]) -> Iterator[None]:
@@ -60,6 +63,6 @@ def test_nothing_is_looked_for_through_the_whole_history(home: Home) -> None:
             found = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
             for step in (str(row[3]) for row in found):
                 plans += 1
-                assert not step.startswith("SCAN"), statement
+                assert not step.startswith("SCAN") or NAMES.match(step), statement
                 assert not GROWS.match(step) or NEWEST.match(statement), statement
     assert plans > 10

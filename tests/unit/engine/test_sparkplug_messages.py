@@ -246,6 +246,22 @@ def test_a_node_s_birth_begins_anew_for_its_devices_and_a_death_ends_them() -> N
     assert reasons(found) == [(3, "unknown_alias"), (6, "unknown_alias")]
 
 
+def test_a_device_s_birth_that_has_overtaken_its_node_s_is_one_of_the_new_session() -> None:
+    reading = metric(1.5, datatype=10, alias=7)
+    early = born(metric(1.0, **TEMPERATURE), at=1_000)
+    found = read(born(place=NODE), early, born(place=NODE, at=1_000), data(reading, at=1_100))
+    assert not found.reasons
+    assert rows(found)[-1] == (3, "signal", "E", "D/Body/Temp", 1_100, 1.5)
+    before = born(metric(1.0, **TEMPERATURE), at=999)
+    assert reasons(read(before, born(place=NODE, at=1_000), data(reading))) == [
+        (2, "unknown_alias")
+    ]
+    late = born(place=NODE, at=1_000)._replace(received_ts=(T + 1_000 + 20 + 2_001) * 1_000)
+    assert reasons(read(early, late, data(reading))) == [(2, "unknown_alias")]
+    two = read(early, born(place=NODE, at=1_000), born(place=NODE, at=1_000), data(reading))
+    assert reasons(two) == [(3, "unknown_alias")]
+
+
 def online(found: Decoded) -> list[tuple[object, ...]]:
     return [(r[0], r[3], r[4], r[5]) for r in rows(found, online=True) if ".Online" in str(r[3])]
 
@@ -314,6 +330,19 @@ def test_a_device_that_was_dead_before_its_node_was_born_again() -> None:
         born(metric(1.0, **TEMPERATURE), at=600),
     )
     assert gaps(found) == [(4, "$gap/G/E/D", 220, 620)]
+
+
+def test_a_device_whose_birth_has_overtaken_its_node_s_leaves_its_gap() -> None:
+    found = read(
+        born(place=NODE),
+        born(metric(1.0, **TEMPERATURE), at=100),
+        died(NODE, at=2_000),
+        born(metric(1.0, **TEMPERATURE), at=5_000),
+        born(place=NODE, at=5_000),
+        died(NODE, at=7_000),
+    )
+    assert gaps(found) == [(3, "$gap/G/E/D", 2_000, 5_020), (4, "$gap/G/E", 2_000, 5_020)]
+    assert [row[:2] for row in online(found)][-2:] == [(5, "node.Online"), (5, "D.Online")]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from dagster import AssetKey, AssetMaterialization, DagsterInstance
 from dagster._core.storage.partition_status_cache import get_and_update_asset_status_cache_value
 
 from iiot_platform.config.plant import Plant
-from iiot_platform.core.clock import MS_PER_HOUR, hour_of, now_ms, partition_key
+from iiot_platform.core.clock import MS_PER_HOUR, from_ms, hour_of, now_ms, partition_key
 from iiot_platform.orchestration.partitions import history_start, hourly, is_before, is_partition
 from tests.servers.site import Site
 
@@ -39,10 +39,8 @@ def test_an_older_hour_that_was_computed_comes_first(site: Site, wanted: dict[st
 
 
 def test_older_hours_are_told_and_later_ones_are_not() -> None:
-    hours = hourly(
-        datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(hours=5)
-    )
     now = hour_of(now_ms())
+    hours = hourly(from_ms((now - 5) * MS_PER_HOUR))
     assert is_partition(hours, now + 1)
     assert not is_partition(hours, now + 3)
     assert is_partition(hours, now - 9)
@@ -52,8 +50,9 @@ def test_older_hours_are_told_and_later_ones_are_not() -> None:
 
 def test_an_hour_that_was_told_too_early_is_counted_once_history_begins_before_it() -> None:
     """What the UI counts, with its cache: the reason why older hours are told at all."""
-    now = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
-    key, hour = AssetKey(["press_1", "signals"]), partition_key(hour_of(now_ms()) - 9)
+    this = hour_of(now_ms())
+    now = from_ms(this * MS_PER_HOUR)
+    key, hour = AssetKey(["press_1", "signals"]), partition_key(this - 9)
 
     def counted(since: datetime) -> set[str]:
         hours = hourly(since)
@@ -62,7 +61,7 @@ def test_an_hour_that_was_told_too_early_is_counted_once_history_begins_before_i
         return set(status.deserialize_materialized_partition_subsets(hours).get_partition_keys())
 
     with DagsterInstance.ephemeral() as instance:
-        open_hour = partition_key(hour_of(now_ms()))
+        open_hour = partition_key(this)
         for told in (open_hour, hour):
             instance.report_runless_asset_event(AssetMaterialization(key, partition=told))
             assert counted(now - timedelta(hours=5)) == {open_hour}

@@ -6,7 +6,7 @@ from iiot_platform.config.settings import InfluxSettings, Settings
 from iiot_platform.core.paths import Home
 from iiot_platform.orchestration import processes
 from iiot_platform.orchestration.instance import prepare_instance
-from tests.servers.dagster import free_port
+from tests.servers.ports import free_port
 
 
 def make_settings(tmp_path: Path) -> Settings:

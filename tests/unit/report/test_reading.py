@@ -8,6 +8,7 @@ import pytest
 from iiot_platform.client import Client, UnknownNameError
 from iiot_platform.config.plant import Line, Plant
 from iiot_platform.core.capture_log import Record
+from iiot_platform.core.clock import hour_of, hour_start_ms
 from iiot_platform.core.paths import Home
 from iiot_platform.engine.engine import Engine
 from iiot_platform.report.content import Chart, LineReport, Timeline
@@ -88,8 +89,10 @@ def test_every_kind_has_its_section(client: Client) -> None:
     ]
     titles = [chart.title for chart in charts(line, "Vibration")]
     assert titles == ["Total", "x axis", "y axis", "z axis"]
-    (timeline,) = line.sections[1].groups[0].charts
+    timeline, ended = line.sections[1].groups[0].charts
     assert isinstance(timeline, Timeline)
+    assert isinstance(ended, Chart)
+    assert [curve.values.tolist() for curve in ended.curves] == [[200.0]]
     ((name, held),) = timeline.rows
     assert name == "press / mode"
     assert [(s.start_ms, s.value) for s in held] == [
@@ -99,6 +102,52 @@ def test_every_kind_has_its_section(client: Client) -> None:
     assert line.overview.readings == 4 * COUNT
     assert line.overview.newest_ms == START_MS + 1_000 * (COUNT - 1) + 3
     assert line.overview.lateness_max_s == pytest.approx(0.04)
+
+
+def test_the_newest_anomalies_are_listed_with_their_run(client: Client) -> None:
+    (line,) = read_report(client, last_s=3_600).lines
+    (one,) = line.flagged
+
+    assert (one.ts_ms, one.value, one.run) == (START_MS + 1_000 * SPIKE, 500.0, "run-1")
+    assert (one.table, one.machine, one.series) == ("signal_anomalies", "press", "<b>oil")
+    assert (one.quantity, one.status) == ("value", "ok")
+    assert one.z_score > 100
+
+
+def test_gaps_are_shown_with_the_share_that_they_leave(tmp_path: Path) -> None:
+    told = {"begin_ms": START_MS + 60_000, "end_ms": START_MS + 90_000, "reason": "cut"}
+    given = records()
+    given.append(
+        Record("mqtt", "$gap/mqtt", json.dumps(told).encode(), (START_MS + 90_000) * 1_000)
+    )
+    report = read_report(computed(Home(tmp_path), given), last_s=3_600)
+    (line,) = report.lines
+
+    assert line.overview.covered_share == pytest.approx(1 - 30 / 300, abs=1e-3)
+    found = {chart.title: chart for chart in charts(line, "Overview")}
+    assert found["Gaps: time without data"].curves[0].values.max() == 30.0
+    shares = found["Coverage of hours"].curves[0].values
+    passed_ms = report.end_ms - hour_start_ms(hour_of(START_MS))
+    assert shares == pytest.approx([1 - 30_000 / passed_ms] * 2)
+    (later,) = read_report(computed(Home(tmp_path), []), last_s=60).lines
+    assert later.overview.covered_share == 1.0
+    assert charts(later, "Overview")[-1].curves[0].values == pytest.approx(shares)
+    (event,) = line.events
+    assert (event.at_ms, event.until_ms, event.kind) == (
+        START_MS + 60_000,
+        START_MS + 90_000,
+        "gap",
+    )
+    assert event.text == "mqtt: cut, 30.0 s"
+
+
+def test_without_a_gap_none_is_shown(client: Client) -> None:
+    (line,) = read_report(client, last_s=3_600).lines
+
+    assert line.overview.covered_share == 1.0
+    assert line.events == ()
+    titles = {chart.title for chart in charts(line, "Overview")}
+    assert not titles & {"Gaps: time without data", "Coverage of hours"}
 
 
 def test_lineage_names_run_and_settings(client: Client) -> None:

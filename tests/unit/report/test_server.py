@@ -17,7 +17,7 @@ def server(tmp_path: Path) -> Iterator[ReportServer]:
 
 def get(server: ReportServer, path: str = "/", host: str | None = None) -> tuple[int, str]:
     address = server.url.removeprefix("http://").removesuffix("/")
-    with closing(http.client.HTTPConnection(address, timeout=10)) as connection:
+    with closing(http.client.HTTPConnection(address, timeout=60)) as connection:
         connection.request("GET", path, headers={} if host is None else {"Host": host})
         answer = connection.getresponse()
         return answer.status, answer.read().decode()

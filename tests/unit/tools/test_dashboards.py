@@ -9,7 +9,12 @@ from grafana_foundation_sdk.cog import plugins
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 
 from iiot_platform.core import schema
-from tests.reference.grafana_queries import data_panels, panel_queries, variable_queries
+from tests.reference.grafana_queries import (
+    data_panels,
+    interpolated,
+    panel_queries,
+    variable_queries,
+)
 from tools.dashboards.__main__ import FOLDER, outdated, rendered
 from tools.dashboards.influxql import DATASOURCE_UID, Source
 
@@ -86,6 +91,11 @@ def test_dashboards_use_the_provisioned_data_source(name: str) -> None:
     assert {target["datasource"]["uid"] for target in targets} == {DATASOURCE_UID}
 
 
+@pytest.mark.parametrize("name", sorted(rendered()))
+def test_times_are_shown_in_the_zone_that_is_set_for_the_plant(name: str) -> None:
+    assert json.loads(rendered()[name])["timezone"] == ""  # else it would win over Grafana's own
+
+
 @pytest.mark.parametrize("name", BOARDS)
 def test_points_link_to_their_runs_and_pages_to_dagster(name: str) -> None:
     board = json.loads(rendered()[name])
@@ -111,6 +121,58 @@ def test_what_a_panel_overrides_is_what_its_queries_show(name: str) -> None:
         shown |= {"Time"} | set(re.findall(r'"(\w+_name)"', str(panel["targets"])))
         for override in panel["fieldConfig"]["overrides"]:
             assert override["matcher"]["options"] in shown, panel["title"]
+
+
+@pytest.mark.parametrize("name", BOARDS)
+def test_chosen_names_are_escaped(name: str) -> None:
+    board = json.loads(rendered()[name])
+    queries = [*panel_queries(board), *(query for _, query in variable_queries(board))]
+    names = {variable["name"]: "3+ (old)" for variable in board["templating"]["list"]}
+    for query in queries:
+        text = interpolated(query.text, names, start_ms=1, end_ms=2, interval="1s")
+        assert "3+" not in text, query.where
+
+
+@pytest.mark.parametrize("name", BOARDS)
+def test_tags_stand_in_the_order_of_the_query(name: str) -> None:
+    tables = [
+        (panel, target["query"])
+        for panel in data_panels(json.loads(rendered()[name]))
+        for target in panel["targets"]
+        if target["resultFormat"] == "table"
+    ]
+    for panel, query in tables:
+        tags = re.findall(r'"(\w+)"', query.partition(" GROUP BY ")[2])
+        if len(tags) > 1:
+            step = panel["transformations"][0]
+            assert step["id"] == "organize", panel["title"]
+            places = step["options"]["indexByName"]
+            assert sorted(places, key=places.__getitem__) == ["Time", *tags], panel["title"]
+
+
+@pytest.mark.parametrize("name", BOARDS)
+def test_lines_stay_lines_whatever_the_interval(name: str) -> None:
+    for panel in data_panels(json.loads(rendered()[name])):
+        drawn = panel["fieldConfig"]["defaults"].get("custom", {})
+        if panel["type"] == "timeseries":
+            # nulls that Grafana inserts break each line whose points are farther apart
+            assert "insertNulls" not in drawn, panel["title"]
+            assert drawn["spanNulls"] >= 60_000, panel["title"]
+            for target in panel["targets"]:
+                assert target["query"].endswith(" fill(null)"), panel["title"]
+        elif "insertNulls" in drawn:
+            two_weeks_ms = 14 * 24 * 3_600_000
+            assert two_weeks_ms / panel["maxDataPoints"] <= drawn["insertNulls"], panel["title"]
+
+
+@pytest.mark.parametrize("name", BOARDS)
+def test_only_times_are_shown_as_dates(name: str) -> None:
+    for panel in data_panels(json.loads(rendered()[name])):
+        # a name with the unit of a date is read as one: "line 1" is January 2001
+        assert "date" not in panel["fieldConfig"]["defaults"].get("unit", ""), panel["title"]
+        for override in panel["fieldConfig"]["overrides"]:
+            dated = [p for p in override["properties"] if "date" in str(p["value"])[:4]]
+            assert not dated or override["matcher"]["options"] == "Time", panel["title"]
 
 
 @pytest.mark.parametrize("name", sorted(rendered()))

@@ -41,7 +41,7 @@ def folder(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
 
 def test_a_question_is_answered(folder: Path) -> None:
     with service(folder, {"refused": None}):
-        answer = wire.ask(folder, {"ask": "launch"}, timeout_s=5)
+        answer = wire.ask(folder, {"ask": "launch"}, timeout_s=60)
     assert answer == {"refused": None, "asked": {"ask": "launch"}}
 
 
@@ -52,15 +52,15 @@ def test_the_socket_is_its_owners_alone(tmp_path: Path) -> None:
 
 def test_nobody_listens(tmp_path: Path) -> None:
     with pytest.raises(wire.PoolAwayError, match="no pool listens"):
-        wire.ask(tmp_path, {"ask": "launch"}, timeout_s=5)
+        wire.ask(tmp_path, {"ask": "launch"}, timeout_s=60)
     wire.listen(tmp_path).close()  # a service that was killed leaves its socket behind
     with pytest.raises(wire.PoolAwayError, match="no pool listens"):
-        wire.ask(tmp_path, {"ask": "launch"}, timeout_s=5)
+        wire.ask(tmp_path, {"ask": "launch"}, timeout_s=60)
 
 
 def test_a_service_that_does_not_answer_is_not_away(tmp_path: Path) -> None:
     with service(tmp_path, None), pytest.raises(wire.PoolSilentError, match="does not answer"):
-        wire.ask(tmp_path, {"ask": "launch"}, timeout_s=5)
+        wire.ask(tmp_path, {"ask": "launch"}, timeout_s=60)
     server = wire.listen(tmp_path)
     with pytest.raises(wire.PoolSilentError, match="does not answer"):
         wire.ask(tmp_path, {"ask": "launch"}, timeout_s=0.05)

@@ -14,11 +14,11 @@ from pathlib import Path
 from buffer_service.broker_watch import BrokerWatch
 from buffer_service.log.segment_file import Steps, no_step
 from buffer_service.metrics import BufferCollector, unhealthy, unready
-from buffer_service.plant_watch import PlantWatch
 from buffer_service.service import CaptureService
 from buffer_service.systemd import Notifier
 from iiot_platform.config.endpoint import EndpointError, EndpointSettings
 from iiot_platform.config.plant import MqttSource, Plant
+from iiot_platform.config.plant_watch import PlantWatch
 from iiot_platform.config.settings import Settings
 from iiot_platform.core.errors import PlatformError
 from iiot_platform.core.paths import Home
@@ -100,10 +100,18 @@ def _follow(service: CaptureService, watch: PlantWatch, hung_up: threading.Event
 def _told(
     service: CaptureService, home: Home, plant: Plant, settings: EndpointSettings | None
 ) -> Iterator[None]:
-    """Serve metrics meanwhile; where that can not be, capturing goes on all the same."""
+    """Ask brokers and serve metrics meanwhile; where that can not be, capturing goes on.
+
+    What brokers say they have dropped stands in the status file, metrics or not.
+    """
+    watches = [BrokerWatch(s) for s in plant.sources if isinstance(s, MqttSource)]
+    service.counts.broker_drops = lambda: {
+        watch.source: watch.dropped for watch in watches if watch.dropped is not None
+    }
     with ExitStack() as stack:
+        for watch in watches:
+            stack.enter_context(watch)
         if settings is not None:
-            watches = [BrokerWatch(s) for s in plant.sources if isinstance(s, MqttSource)]
             try:
                 server = MetricsServer(
                     settings,
@@ -114,8 +122,6 @@ def _told(
             except EndpointError as error:
                 logger.error("%s (IIOT_BUFFER_METRICS)", error)  # noqa: TRY400 - says it all
             else:
-                for watch in watches:
-                    stack.enter_context(watch)
                 stack.enter_context(server)
                 logger.info("metrics: %s/metrics", server.url)
         yield

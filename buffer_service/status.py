@@ -105,6 +105,8 @@ class Statistics:
         self.rebuilt = ""
         self.disk: Callable[[], dict[str, Any]] = dict
         self.upkeep: Callable[[], dict[str, Any]] = dict
+        self.broker_drops: Callable[[], Mapping[str, int]] = dict
+        """By source what its broker says that it has dropped; without those that say nothing."""
         self.plant_problem = ""
         """Why the plant file as it stands is not in force; written by whoever watches it."""
         self._started_ms = now_ms()
@@ -125,6 +127,7 @@ class Statistics:
 
     def report(self, sources: "Sequence[Source]") -> dict[str, Any]:
         """The status as JSON-ready values; times are Unix milliseconds."""
+        drops = self.broker_drops()
         return {
             "pid": os.getpid(),
             "started_ms": self._started_ms,
@@ -144,6 +147,7 @@ class Statistics:
                     "reason": source.status.reason,
                     "since_ms": source.status.since_ms,
                     **source.status.counts,
+                    **({"broker_dropped": drops[source.name]} if source.name in drops else {}),
                 }
                 for source in sources
             },

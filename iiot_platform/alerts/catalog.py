@@ -11,17 +11,18 @@ class RuleInfo(NamedTuple):
         title: what has happened where it fires.
         value: what its value is.
         unit: of the value and its thresholds.
-        scope: what it is about: each series or device, the line, a source, or a database.
+        scope: what it is about: each series or device, the line, a source, the buffer, or a
+            database.
         replayable: True where it depends on the tables alone; the others depend on the state of
             processes at the moment, which nothing keeps, and can not be replayed.
-        look: what to look at.
+        look: what to look at; commands stand between backticks.
     """
 
     name: str
     title: str
     value: str
     unit: str
-    scope: Literal["series", "device", "line", "source", "sink"]
+    scope: Literal["series", "device", "line", "source", "buffer", "sink"]
     replayable: bool
     look: str
 
@@ -72,7 +73,7 @@ RULES: Final[dict[str, RuleInfo]] = {
             "/min",
             "line",
             replayable=True,
-            look="what was set aside: iiot quarantine list",
+            look="what was set aside: `iiot quarantine list`",
         ),
         RuleInfo(
             "capture_gap",
@@ -81,7 +82,7 @@ RULES: Final[dict[str, RuleInfo]] = {
             "",
             "line",
             replayable=True,
-            look="the gaps and their reasons: iiot tables gaps",
+            look="the gaps and their reasons: `iiot tables --table gaps`",
         ),
         RuleInfo(
             "line_lag",
@@ -90,7 +91,7 @@ RULES: Final[dict[str, RuleInfo]] = {
             "s",
             "line",
             replayable=False,
-            look="Dagster's runs of the line, then iiot status",
+            look="Dagster's runs of the line, then `iiot status`",
         ),
         RuleInfo(
             "capture_down",
@@ -99,7 +100,25 @@ RULES: Final[dict[str, RuleInfo]] = {
             "",
             "source",
             replayable=False,
-            look="iiot status, the log of the buffer, the disk, the broker or server",
+            look="`iiot status`, the log of the buffer, the disk, the broker or server",
+        ),
+        RuleInfo(
+            "messages_dropped",
+            "messages are lost",
+            "messages dropped, until none was for a while",
+            "",
+            "source",
+            replayable=False,
+            look="the broker's queue and the disk of the buffer; what must not be lost needs QoS 1",
+        ),
+        RuleInfo(
+            "disk_low",
+            "disk is getting full",
+            "1 below buffer.disk_warn_free, 2 where nothing more is taken",
+            "",
+            "buffer",
+            replayable=False,
+            look="the disk, then `iiot log ls`; buffer.keep_raw_s deletes what was computed",
         ),
         RuleInfo(
             "sink_backlog",
@@ -108,7 +127,7 @@ RULES: Final[dict[str, RuleInfo]] = {
             "",
             "sink",
             replayable=False,
-            look="the database, then iiot status and iiot sink status",
+            look="the database, then `iiot status` and `iiot sink status`",
         ),
     )
 }

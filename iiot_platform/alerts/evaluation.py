@@ -15,6 +15,7 @@ from iiot_platform.alerts.lifecycle import (
     SWITCHED_OFF,
     AlertKey,
     AlertState,
+    DropCount,
     Evidence,
     Samples,
     Transition,
@@ -68,6 +69,7 @@ class LineState(msgspec.Struct, frozen=True):
         owed: ends that were held back, of alerts that were told.
         heard: per device when it was last heard (a multiple of the step).
         recent: the newest that have ended.
+        drops: per place that may drop messages what it has dropped.
     """
 
     at_ms: int
@@ -77,6 +79,7 @@ class LineState(msgspec.Struct, frozen=True):
     owed: tuple[Alert, ...] = ()
     heard: dict[str, int] = {}
     recent: tuple[Alert, ...] = ()
+    drops: dict[str, DropCount] = {}
 
 
 class Advance(NamedTuple):
@@ -106,6 +109,7 @@ def advance(
     held: Sequence[Span],
     settings: AlertSettings,
     heard: Mapping[str, int] | None = None,
+    drops: Mapping[str, DropCount] | None = None,
 ) -> Advance:
     """Evaluates every alert at successive moments.
 
@@ -116,6 +120,7 @@ def advance(
         held: maintenance windows, in order, from before the state's moment on.
         settings: rules in force, for alerts that have no samples.
         heard: when devices were last heard, behind the last moment.
+        drops: what was dropped, up to the last moment.
     """
     if not moments:
         return Advance(state, [], [])
@@ -148,6 +153,7 @@ def advance(
             owed=tuple(teller.owed),
             heard=dict(state.heard if heard is None else heard),
             recent=(*state.recent, *ended)[-_RECENT:],
+            drops=dict(state.drops if drops is None else drops),
         ),
         transitions,
         teller.told,

@@ -33,6 +33,14 @@ _WEEKDAYS: Final = (
     "saturday",
     "sunday",
 )
+_MESSAGE: Final = (
+    "{{ range .Alerts.Firing }}{{ .Annotations.description }}"
+    ' Firing since {{ .StartsAt.UTC.Format "2006-01-02T15:04:05Z" }}.\n{{ end }}'
+    "{{ range .Alerts.Resolved }}{{ .Annotations.summary }}: fired at"
+    ' {{ .StartsAt.UTC.Format "2006-01-02T15:04:05Z" }},'
+    ' over at {{ .EndsAt.UTC.Format "2006-01-02T15:04:05Z" }}.\n{{ end }}'
+)
+"""What a person reads: the texts of rules know no time, those of a contact point do."""
 _HEAD: Final = """\
 # Generated (iiot alerts grafana, or make dashboards): what is changed here is lost.
 """
@@ -168,15 +176,20 @@ def _annotations(query: AlertQuery) -> dict[str, str]:
         "summary": f"{where}: {rule.title}",
         "description": f"{where}: {rule.title}{said}; {limit}. Look at: {rule.look}.",
         "explain": (
-            f"iiot explain --table {query.table.name} --at now, with --line and --series as in the"
-            " labels"
+            f"`iiot explain --line {_quoted(schema.LINE.name)} --table {query.table.name}"
+            f" --series {_quoted(*tags)} --at now`"
         )
         if tags
-        else "iiot status",
+        else "`iiot status`",
         "dashboard": (
             f"{{{{ externalURL }}}}d/{board}?var-line={{{{ urlquery .Labels.{schema.LINE.name} }}}}"
         ),
     }
+
+
+def _quoted(*tags: str) -> str:
+    """Labels as one word of a shell, whatever stands in them."""
+    return "'" + "/".join(f"{{{{ reReplaceAll `'` `'\\''` .Labels.{tag} }}}}" for tag in tags) + "'"
 
 
 def _contact_point() -> dict[str, Any]:
@@ -192,6 +205,7 @@ def _contact_point() -> dict[str, Any]:
                     "httpMethod": "POST",
                     "authorization_scheme": "Bearer",
                     "authorization_credentials": "$ALERT_WEBHOOK_TOKEN",
+                    "message": _MESSAGE,
                 },
                 "disableResolveMessage": False,
             }

@@ -21,13 +21,27 @@ class AlertKey(msgspec.Struct, frozen=True, order=True):
     """What an alert is about.
 
     Attributes:
-        series: `<machine>/<name>[/<operation>]`, `<machine>/<name>` of a device, a source, or
-            `sink/<name>` of a database, or empty for the line itself.
+        series: `<machine>/<name>[/<operation>]`, `<machine>/<name>` of a device, a source,
+            the buffer, or `sink/<name>` of a database, or empty for the line itself.
     """
 
     line: str
     rule: str
     series: str = ""
+
+
+class DropCount(msgspec.Struct, frozen=True):
+    """Messages that one place has dropped.
+
+    Attributes:
+        count: of all times, as that place counts it; begins anew when that is started anew.
+        dropped: since the last time that none was dropped for a while.
+        at_ms: when the newest were seen, Unix ms.
+    """
+
+    count: int
+    dropped: int = 0
+    at_ms: int = 0
 
 
 class Evidence(msgspec.Struct, frozen=True):

@@ -5,6 +5,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Final
 
 import msgspec
@@ -16,7 +17,11 @@ from iiot_platform.alerts.message import Places, alert_id, body, moment, summary
 from iiot_platform.alerts.mqtt import MqttAnnouncer
 from iiot_platform.alerts.reading import frames, heard_before
 from iiot_platform.alerts.samples import samples
-from iiot_platform.alerts.status_samples import connected, status_samples
+from iiot_platform.alerts.status_samples import (
+    connected,
+    drops_until,
+    status_samples,
+)
 from iiot_platform.alerts.store import (
     CLEAR,
     MQTT,
@@ -30,6 +35,7 @@ from iiot_platform.alerts.webhook import WebhookPoster
 from iiot_platform.client import Client
 from iiot_platform.config.maintenance import MaintenanceCalendar
 from iiot_platform.config.plant import Plant
+from iiot_platform.config.plant_watch import PlantWatch
 from iiot_platform.core.clock import MS_PER_HOUR, MS_PER_S, now_ms
 from iiot_platform.core.errors import ConfigError, PlatformError, StorageError
 from iiot_platform.core.paths import Home
@@ -47,6 +53,7 @@ WAIT_MS: Final = MS_PER_HOUR
 QUEUE_LIMIT: Final = 10_000
 """Messages of one receiver that may wait; evaluation rests at it, the tables keep what it reads."""
 _POST: Final = 100
+_LEFT: Final = "the line has left the plant"
 
 
 class AlertService:
@@ -75,13 +82,11 @@ class AlertService:
         self._connected_ms: dict[str, int] = {}
         self._told_problem = ""
         self._couriers: list[Courier] = []
-        for line in {line for line, _ in self._states} - set(plant.line_names):
-            self._store.forget(line)
+        self._forget_lines()
 
     def close(self) -> None:
         """Stops the couriers and closes everything."""
-        for courier in self._couriers:
-            courier.stop()
+        self._stop_couriers()
         self._status.close()
         if self._client is not None:
             self._client.close()
@@ -109,11 +114,42 @@ class AlertService:
         for courier in self._couriers:
             courier.start()
 
-    def run(self, stop: threading.Event) -> None:
-        """Evaluates until it is stopped."""
+    def follow(self, plant: Plant) -> None:
+        """Takes up a changed plant: its lines, sources, rules, maintenance windows and receivers.
+
+        Alerts of lines that have left it are over. What waits for a receiver that is still there
+        waits on.
+        """
+        before, self._plant = self._plant, plant
+        self._settings = plant.alerts
+        self._places = replace(self._places, plant=plant.name)
+        self._calendar = MaintenanceCalendar(plant.alerts.maintenance, plant.timezone)
+        self._status.close()
+        self._status = StatusReader(self._home, plant.line_names)
+        self._forget_lines()
+        if _receivers(plant) != _receivers(before):
+            self._stop_couriers()
+            self.start()
+        logger.info("the plant has changed: alerts of %s", ", ".join(plant.line_names))
+
+    def run(
+        self,
+        stop: threading.Event,
+        watch: PlantWatch | None = None,
+        hung_up: threading.Event | None = None,
+    ) -> None:
+        """Evaluates until it is stopped.
+
+        Args:
+            stop: ends it.
+            watch: follows the plant file; None: the plant stays as it is.
+            hung_up: set where the file is to be read at once.
+        """
         self.start()
         while not stop.is_set():
             try:
+                if watch is not None:
+                    self._look(watch, hung_up)
                 self.step()
                 self._told_problem = ""
             except PlatformError as error:
@@ -141,6 +177,34 @@ class AlertService:
                 self._step_status(line, status.buffer)
                 self._step_tables(line, status)
 
+    def _look(self, watch: PlantWatch, hung_up: threading.Event | None) -> None:
+        at_once = hung_up is not None and hung_up.is_set()
+        if hung_up is not None:
+            hung_up.clear()
+        changed = watch.look(at_once=at_once)
+        if changed is not None and changed != self._plant:
+            self.follow(changed)
+
+    def _forget_lines(self) -> None:
+        """Ends what is told of lines that the plant does not have, and forgets them."""
+        gone = [key for key in self._states if key[0] not in self._plant.line_names]
+        for key in gone:
+            state, now = self._states.pop(key), self._clock()
+            over = [
+                msgspec.structs.replace(one, state="resolved", resolved_ms=now, reason=_LEFT)
+                for one in state.firing
+                if one.key in state.told
+            ]
+            self._store.save(*key, state, self._messages(key[0], [*state.owed, *over]), now)
+        for line in {line for line, _ in gone}:
+            self._store.forget(line)
+            self._connected_ms.pop(line, None)
+
+    def _stop_couriers(self) -> None:
+        for courier in self._couriers:
+            courier.stop()
+        self._couriers.clear()
+
     def _step_status(self, line: LineStatus, buffer: BufferState) -> None:
         key = (line.line, STATUS_SCOPE)
         now = self._clock()
@@ -148,12 +212,14 @@ class AlertService:
         if now <= state.at_ms:
             return
         source = self._plant.source_of(line.line).name
+        drops = drops_until(state.drops, now, line.line, buffer, source, self._settings)
         found = advance(
             state,
-            status_samples(line, buffer, source, self._settings),
+            status_samples(line, buffer, source, self._settings, drops),
             range(now, now + 1),
             self._calendar.spans(line.line, state.at_ms, now + 1),
             self._settings,
+            drops=drops,
         )
         self._keep(key, found)
 
@@ -264,6 +330,12 @@ class AlertService:
             lambda: WebhookPoster(webhook),
             clock=self._clock,
         )
+
+
+def _receivers(plant: Plant) -> tuple[object, ...]:
+    """What couriers are made of."""
+    alerts, problem = plant.alerts, plant.alert_topic_problem
+    return alerts.mqtt, alerts.webhook, plant.alert_broker, problem is None
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from iiot_platform.cli.alerts_backtest import backtest
 from iiot_platform.config.active_plant import examine
 from iiot_platform.config.plant import Plant
 from iiot_platform.config.plant_file import load_plant
+from iiot_platform.config.plant_watch import PlantWatch
 from iiot_platform.config.settings import Settings
 from iiot_platform.core.clock import MS_PER_HOUR, now_ms
 
@@ -45,7 +46,8 @@ def run(
 ) -> None:
     """Evaluate the rules every few seconds, and tell over MQTT and to the webhook.
 
-    The plant file is read at the start; restart it after a change.
+    The plant file is followed: a change counts once the file has rested for two looks, at once upon
+    SIGHUP; a broken one changes nothing.
     """
     settings = Settings.from_environ(context.obj)
     logging.basicConfig(
@@ -53,15 +55,17 @@ def run(
     )
     plant = examine(settings, context.obj).plant
     stop = threading.Event()
+    hung_up = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
+    signal.signal(signal.SIGHUP, lambda *_: hung_up.set())
     if seconds is not None:
         threading.Timer(seconds, stop.set).start()
     with sole_service(settings.home):
         service = AlertService(settings.home, plant, _places(settings, plant))
         try:
             typer.echo(f"alerts of {', '.join(plant.line_names)}; told: {_told(service)}")
-            service.run(stop)
+            service.run(stop, PlantWatch(settings.plant_path, context.obj), hung_up)
         finally:
             service.close()
 

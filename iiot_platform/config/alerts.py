@@ -28,7 +28,8 @@ class AlertRule(Parameters):
         for_s: how long it must last before it fires.
         clear_for_s: how long the value must stay below `clear` before it ends.
         window_s: how far back the rule looks: what it sums over, how long a value counts without a
-            newer one, or after how much silence a device is no longer expected.
+            newer one, after how much silence a device is no longer expected, or for how long no
+            message must have been dropped.
         severity: for whoever is told.
     """
 
@@ -65,6 +66,12 @@ DEFAULT_RULES: Final[dict[str, AlertRule]] = {
     ),
     "capture_down": AlertRule(
         threshold=0.5, clear=0.5, for_s=30, clear_for_s=10, window_s=600, severity="critical"
+    ),
+    "messages_dropped": AlertRule(
+        threshold=0.5, clear=0.5, for_s=0, clear_for_s=0, window_s=600, severity="critical"
+    ),
+    "disk_low": AlertRule(
+        threshold=0.5, clear=0.5, for_s=30, clear_for_s=60, window_s=600, severity="critical"
     ),
     "sink_backlog": AlertRule(
         threshold=500, clear=50, for_s=120, clear_for_s=60, window_s=600, severity="warning"
@@ -106,6 +113,8 @@ class RuleChanges(Parameters):
     capture_gap: RuleChange = RuleChange()
     line_lag: RuleChange = RuleChange()
     capture_down: RuleChange = RuleChange()
+    messages_dropped: RuleChange = RuleChange()
+    disk_low: RuleChange = RuleChange()
     sink_backlog: RuleChange = RuleChange()
 
     def of(self, rule: str) -> RuleChange:
@@ -120,7 +129,8 @@ class RuleException(RuleChanges):
     Attributes:
         match: `<line>` for everything of a line, `<line>/<machine>` or `<line>/<machine>/<name>`
             for series of it; a valve's operation may follow. `<line>/sink/<name>` for a
-            database. `*` and `?` are allowed everywhere.
+            database, `<line>/source/<name>` and `<line>/broker/<name>` for a source and its
+            broker, `<line>/buffer` for the buffer. `*` and `?` are allowed everywhere.
     """
 
     match: Annotated[str, Field(min_length=1)]

@@ -19,6 +19,7 @@ BUFFER_STATUS_FILE: Final = "status.json"
 _SILENT_MS: Final = 10_000
 _NEWEST_BATCHES: Final = 100
 _QUARANTINED: Final = "quarantined."
+_LEVELS: Final = {"ok": 0, "low": 1, "full": 2}
 _CONDITION: Final = frozenset({"state", "reason", "since_ms"})
 """What a source says of itself beside its counts."""
 
@@ -33,6 +34,8 @@ class BufferState:
         storage_error: why it can not store, else empty.
         sources: per source its state and the reason for it.
         redeliveries_dropped: messages that the broker sent again and that were there already.
+        disk: 0: it has room; 1: it is getting full; 2: nothing more is taken; None: not known.
+        disk_message: what the buffer says of it, where it is getting full.
         warnings: what a person should look after: a broken plant file, the disk, damaged or
             missing segments, raw records that should go and stay.
         hot_rows: records that are durable and not yet sealed.
@@ -48,6 +51,8 @@ class BufferState:
     storage_error: str = ""
     sources: Mapping[str, str] = field(default_factory=dict)
     redeliveries_dropped: int = 0
+    disk: int | None = None
+    disk_message: str = ""
     warnings: tuple[str, ...] = ()
     hot_rows: int = 0
     commits: Mapping[str, float] = field(default_factory=dict)
@@ -258,6 +263,8 @@ def _buffer(reported: Mapping[str, Any], now: int) -> BufferState:
         redeliveries_dropped=sum(
             line["redeliveries_dropped"] for line in reported["lines"].values()
         ),
+        disk=_LEVELS.get(disk.get("level", "")),
+        disk_message=str(disk.get("message", "")),
         warnings=_warnings(reported),
         hot_rows=int(reported.get("hot_rows", 0)),
         commits=dict(reported.get("commits", {})),

@@ -287,3 +287,37 @@ def test_a_killed_process_goes_on_where_it_was(tmp_path: Path) -> None:
                 process.send_signal(signal.SIGTERM)
             assert process.returncode == 0
     assert [state for _, state in receiver.told] == ["firing"]
+
+
+def test_a_line_that_is_added_to_the_plant_file_is_told_of_without_a_restart(
+    tmp_path: Path,
+) -> None:
+    start_ms = now_ms() - LENGTH_S * 1_000
+    home = write_faulty_line(tmp_path / "var", start_ms, fault_s=(120, LENGTH_S))
+    path = tmp_path / "plant.yaml"
+
+    def write(lines: str, receiver: Receiver) -> None:
+        path.write_text(
+            f"lines: {lines}\n"
+            "alerts: {every_s: 0.5, mqtt: {enabled: false}, webhook:"
+            f" {{url: '{receiver.url}'}}}}\n"
+        )
+
+    environ = {**os.environ, "IIOT_HOME": str(home.root), "IIOT_PLANT": str(path)}
+    command = [sys.executable, "-m", "iiot_platform.cli", "alerts", "run"]
+    with Receiver() as first, Receiver() as second:
+        write("[other]", first)
+        with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE) as process:
+            try:
+                assert process.stdout is not None
+                assert b"alerts of other; told: webhook" in process.stdout.readline()
+                write("[other, line1]", first)
+                until(lambda: [state for _, state in first.told] == ["firing"])
+                # it leaves again, and somebody else is told
+                write("[other]", second)
+                process.send_signal(signal.SIGHUP)
+                until(lambda: [state for _, state in second.told] == ["resolved"])
+            finally:
+                process.terminate()
+        assert process.returncode == 0
+        assert second.told[0][0] != first.told[0][0]

@@ -1,5 +1,7 @@
 import json
 import sqlite3
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
@@ -194,6 +196,28 @@ def test_what_the_broker_drops_is_counted_and_never_captured(tmp_path: Path) -> 
             until(lambda: (buffer.value(drops) or 0) > 0)
     topics = {record.topic for record in sealed_records(Home(tmp_path), "line1")}
     assert topics == {"line1/m/a"}
+
+
+def test_what_the_broker_drops_stands_in_the_status_file_without_metrics_too(
+    tmp_path: Path,
+) -> None:
+    path = Home(tmp_path).capture / "status.json"
+
+    def told() -> object:
+        try:
+            return json.loads(path.read_text())["sources"]["mqtt"].get("broker_dropped")
+        except OSError:
+            return None
+
+    with MosquittoServer(tmp_path / "broker", lines=("sys_interval 1",)) as server:
+        # it serves no metrics
+        command = [sys.executable, "-m", "tests.servers.buffer", tmp_path, str(server.port)]
+        with subprocess.Popen([*command, "line1"]) as buffer:
+            try:
+                until(lambda: told() == 0)
+            finally:
+                buffer.terminate()
+            assert buffer.wait(DEADLINE_S) == 0
 
 
 def test_a_line_that_takes_every_topic_does_not_get_the_counter(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 import copy
 import functools
 import json
+import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from iiot_platform.alerts.grafana import DATASOURCE_UID, rendered, write
 from iiot_platform.alerts.grafana_queries import AlertQuery, alert_queries
 from iiot_platform.config.alerts import DEFAULT_RULES, AlertSettings
 from iiot_platform.config.plant import Plant
+from tests.servers import prometheus
 from tools.alerts import FOLDER, outdated
 from tools.dashboards import influxql
 from tools.dashboards.__main__ import rendered as boards
@@ -129,6 +132,49 @@ def test_nothing_that_grafana_expands_stands_in_a_rule() -> None:
         texts = [rule["title"], *rule["annotations"].values(), *rule["labels"].values()]
         assert not any("$" in text for text in texts)
     assert "packer $$1" not in rendered(None)["policies.yaml"]
+
+
+def test_the_command_of_a_rule_can_be_pasted_whatever_the_names_are(tmp_path: Path) -> None:
+    """As Prometheus renders it, whose templates Grafana uses."""
+    prometheus.require()
+    name = "a b'$(reboot)`"
+    word = name.replace("'", "'\\''")
+    texts = {rule["annotations"]["explain"] for rule in rules(None)} - {"`iiot status`"}
+    alerts, cases = [], []
+    for i, text in enumerate(sorted(texts)):
+        rendered_text = re.sub(r"\{\{.*?\}\}", lambda _: word, text)
+        series = [part for part in shlex.split(rendered_text[1:-1]) if "reboot" in part]
+        assert series[0] == name
+        assert set(series[1].replace(f"{name}/", "").split("/")) == {name}
+        labels = dict.fromkeys(re.findall(r"\.Labels\.(\w+)", text), name)
+        alerts.append({"alert": f"A{i}", "expr": f"s{i} > 0", "annotations": {"explain": text}})
+        given = ",".join(f'{label}="{name}"' for label in labels)
+        expected = {"exp_labels": labels, "exp_annotations": {"explain": rendered_text}}
+        cases.append(
+            {
+                "input_series": [{"series": f"s{i}{{{given}}}", "values": "1x5"}],
+                "alert_rule_test": [
+                    {"alertname": f"A{i}", "eval_time": "2m", "exp_alerts": [expected]}
+                ],
+            }
+        )
+    rules_file, test_file = tmp_path / "rules.yml", tmp_path / "test.yml"
+    rules_file.write_text(yaml.safe_dump({"groups": [{"name": "g", "rules": alerts}]}))
+    test_file.write_text(yaml.safe_dump({"rule_files": [rules_file.name], "tests": cases}))
+    prometheus.promtool("test", "rules", test_file)
+
+
+def test_a_person_is_told_since_when() -> None:
+    (receiver,) = loaded(None)["contact-points.yaml"]["contactPoints"][0]["receivers"]
+    message = receiver["settings"]["message"]
+    firing, _, resolved = message.partition("{{ end }}")
+    assert firing.startswith("{{ range .Alerts.Firing }}{{ .Annotations.description }}")
+    assert "{{ .StartsAt.UTC.Format " in firing
+    assert resolved.startswith("{{ range .Alerts.Resolved }}{{ .Annotations.summary }}")
+    assert "{{ .StartsAt.UTC.Format " in resolved
+    assert "{{ .EndsAt.UTC.Format " in resolved
+    assert message.count("{{ range ") == message.count("{{ end }}") == 2
+    assert "$" not in message
 
 
 def test_rules_that_need_more_than_the_database_are_left_to_others() -> None:

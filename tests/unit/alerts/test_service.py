@@ -163,6 +163,102 @@ def test_a_source_that_is_away_is_told_and_its_devices_wait(rig: Rig) -> None:
     assert last["summary"].endswith("source mqtt is disconnected: no route")
 
 
+STEP_S = 10.0
+
+
+def step_status(rig: Rig, *reports: dict[str, Any]) -> list[dict[str, Any]]:
+    """Steps with these reports of the buffer, one each ten seconds; what was told."""
+    written = now_ms() + 3_600_000  # the buffer runs, whatever the time is
+    with closing(rig.service()) as service:
+        for report in reports:
+            source = {"state": "connected", "reason": "", **report.get("mqtt", {})}
+            disk = {"disk": report["disk"]} if "disk" in report else {}
+            status_file(rig.home, written, sources={"mqtt": source}, **disk)
+            rig.now_s += STEP_S
+            service.step()
+    return [one for one in rig.outbox() if one["rule"] in {"messages_dropped", "disk_low"}]
+
+
+def dropped(buffer: int, broker: int | None) -> dict[str, Any]:
+    said = {} if broker is None else {"broker_dropped": broker}
+    return {"mqtt": {"qos0_dropped": buffer, **said}}
+
+
+SHORT = {"messages_dropped": {"window_s": 60}}
+
+
+def test_messages_that_are_dropped_are_told_with_their_number_and_place(rig: Rig) -> None:
+    rig.plant = faulty_plant(rules=SHORT)
+    # what was dropped before anybody looked is no news
+    assert step_status(rig, dropped(5, 312), dropped(5, 312)) == []
+    assert [one["value"] for one in step_status(rig, dropped(5, 320))] == [8]
+    told = step_status(rig, dropped(7, 330))
+    assert [(one["series"], one["severity"]) for one in told] == [
+        ("broker/mqtt", "critical"),
+        ("source/mqtt", "critical"),
+    ]
+    assert told[0]["topic"] == "iiot/alerts/line1/messages_dropped/broker/mqtt"
+    assert "line1 broker/mqtt: messages are lost since " in told[0]["summary"]
+    assert "has dropped 8, for this or another client" in told[0]["summary"]
+    assert "2 of QoS 0 of source mqtt were dropped" in told[1]["summary"]
+    # quiet for as long as the rule says
+    assert len(step_status(rig, *[dropped(7, 330)] * 5)) == 2
+    over = step_status(rig, dropped(7, 330))[2:]
+    assert [(one["series"], one["state"], one["peak"]) for one in over] == [
+        ("broker/mqtt", "resolved", 18),
+        ("source/mqtt", "resolved", 2),
+    ]
+
+
+def test_a_restart_of_broker_or_buffer_drops_nothing(rig: Rig) -> None:
+    rig.plant = faulty_plant(rules=SHORT)
+    counts = [(5, 312), (0, None), (0, None), (0, 312), (0, 312), (0, 0)]
+    assert step_status(rig, *(dropped(*count) for count in counts)) == []
+    # counted anew, from the start of the process
+    (told,) = step_status(rig, dropped(3, 0))
+    assert (told["series"], told["value"]) == ("source/mqtt", 3)
+
+
+def test_what_was_dropped_since_a_restart_is_counted_anew(rig: Rig) -> None:
+    (told,) = step_status(rig, dropped(9, 312), dropped(4, 312))
+    assert (told["series"], told["value"]) == ("source/mqtt", 4)
+
+
+def disk(level: str) -> dict[str, Any]:
+    message = "" if level == "ok" else f"the disk is {level}"
+    return {"disk": {"level": level, "free": 1, "total": 2, "message": message}}
+
+
+def test_a_disk_that_gets_full_is_told_before_it_is(rig: Rig) -> None:
+    rig.plant = faulty_plant()
+    low, ok = disk("low"), disk("ok")
+    # shorter than for_s, then long enough
+    assert step_status(rig, ok, low, low, low, ok) == []
+    assert step_status(rig, low, low, low) == []
+    (told,) = step_status(rig, low)
+    assert (told["series"], told["state"], told["severity"]) == ("buffer", "firing", "critical")
+    assert told["summary"].endswith("Z: the disk is low")
+    # room for a moment ends nothing
+    step_status(rig, *[ok] * 6, disk("full"), *[ok] * 6)
+    assert len(step_status(rig)) == 1
+    _, over = step_status(rig, ok)
+    assert (over["state"], over["peak"]) == ("resolved", 2)
+
+
+def test_maintenance_holds_back_what_the_buffer_says_too(rig: Rig) -> None:
+    until_s = 200
+    rig.plant = faulty_plant(
+        rules=SHORT, maintenance=[{"name": "m", "from": _clock(0), "to": _clock(until_s)}]
+    )
+    lost = {**dropped(9, None), **disk("low")}
+    assert step_status(rig, dropped(0, None), *[lost] * 5) == []
+    # what began and ended within it is never told, what still fires is told at its end
+    while rig.now_s < until_s - STEP_S:
+        assert step_status(rig, lost) == []
+    (told,) = step_status(rig, lost)
+    assert (told["rule"], told["state"], told["held_back"]) == ("disk_low", "firing", True)
+
+
 def test_maintenance_is_read_from_the_plant_file(rig: Rig) -> None:
     rig.plant = faulty_plant(
         maintenance=[{"name": "m", "from": _clock(100), "to": _clock(FIRED_S + 45)}]
@@ -209,6 +305,33 @@ def test_a_line_that_has_left_the_plant_is_forgotten(rig: Rig) -> None:
     rig.service().close()
     with AlertStore(rig.home.alerts) as store:
         assert store.states() == {}
+
+
+def test_a_plant_that_changes_is_followed(rig: Rig) -> None:
+    whole, other = rig.plant, Plant.model_validate({"lines": ["other"]})
+    rig.plant = other
+    with closing(rig.service()) as service:
+        rig.now_s = FIRED_S + DELAY_S
+        service.step()
+        assert rig.told() == []
+        service.follow(whole)
+        service.step()
+        assert rig.told() == FAULT[:1]
+        # what fires of a line that leaves is over, once
+        service.follow(other)
+        told = rig.outbox()[-1]
+        assert (told["state"], _s(told["resolved_at"])) == ("resolved", rig.now_s)
+        assert told["summary"].endswith("(the line has left the plant)")
+        service.step()
+        assert len(rig.told()) == 2
+        with AlertStore(rig.home.alerts) as store:
+            assert {line for line, _ in store.states()} == {"other"}
+        # and its rules are those of the file
+        changed = faulty_plant(rules={"anomaly_ratio": {"enabled": False}})
+        service.follow(changed)
+        rig.now_s = LENGTH_S + DELAY_S
+        service.step()
+        assert len(rig.told()) == 2
 
 
 def test_a_topic_that_is_spoken_of_again_is_not_cleared(tmp_path: Path) -> None:

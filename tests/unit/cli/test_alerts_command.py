@@ -80,7 +80,13 @@ def test_a_backtest_shows_which_alerts_there_would_have_been(
     environ: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     found = asked(environ, capsys, "backtest", *SPAN)
-    assert found["not_replayed"] == ["line_lag", "capture_down", "sink_backlog"]
+    assert found["not_replayed"] == [
+        "line_lag",
+        "capture_down",
+        "messages_dropped",
+        "disk_low",
+        "sink_backlog",
+    ]
     (line,) = found["lines"]
     (episode,) = line["episodes"]
     assert (line["alerts"], line["flaps"], line["fit"]) == (1, 0, None)

@@ -3,9 +3,6 @@
 import re
 from pathlib import Path
 
-from typer.testing import CliRunner
-
-from iiot_platform.cli.app import COMMANDS, frame
 from iiot_platform.config.plant_file import load_plant
 from iiot_platform.core.names import SeriesKey
 
@@ -23,11 +20,3 @@ def test_the_plant_file_is_one(tmp_path: Path) -> None:
     key = SeriesKey("signal", "hydraulics", "pressure1")
     assert plant.line_settings("press").detector(key).resolution == 0.1
     assert plant.line_settings("packer").detector(key).window == 300
-
-
-def test_the_commands_exist() -> None:
-    called = set(re.findall(r"\biiot ([a-z]+)", README.read_text()))
-    assert called <= set(COMMANDS), called
-    for command in called:
-        result = CliRunner().invoke(frame(command), [command, "--help"])
-        assert result.exit_code == 0

@@ -98,7 +98,17 @@ def test_the_buffer_tells_of_rows_that_are_not_sealed(home: Home) -> None:
     report = {
         "written_ms": now_ms(),
         "storage_error": "",
-        "sources": {"mqtt": {"state": "disconnected", "reason": "refused", "since_ms": 0}},
+        "sources": {
+            "mqtt": {
+                "state": "disconnected",
+                "reason": "refused",
+                "since_ms": 0,
+                "qos0_dropped": 4,
+                "broker_dropped": 9,
+            },
+            "opcua": {"state": "connected", "reason": "", "since_ms": 0},
+        },
+        "disk": {"level": "low", "message": "getting full"},
         "lines": {
             "line1": {
                 "captured": 3,
@@ -114,7 +124,9 @@ def test_the_buffer_tells_of_rows_that_are_not_sealed(home: Home) -> None:
     found = read(home)
 
     assert found.buffer.running
-    assert found.buffer.sources == {"mqtt": "disconnected: refused"}
+    assert found.buffer.sources == {"mqtt": "disconnected: refused", "opcua": "connected"}
+    assert found.buffer.counts == {"mqtt": {"qos0_dropped": 4, "broker_dropped": 9}, "opcua": {}}
+    assert (found.buffer.disk, found.buffer.disk_message) == (1, "getting full")
     assert found.buffer.redeliveries_dropped == 2
     assert found.lines[0].captured == 3
     assert found.lines[0].devices == {"line1/press/flow": 5}

@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from buffer_service.plant_watch import REST_LOOKS, PlantWatch
 from iiot_platform.config.errors import PlantFileError
 from iiot_platform.config.plant import Plant
+from iiot_platform.config.plant_watch import REST_LOOKS, PlantWatch
 
 ONE = "lines: [line1]\n"
 TWO = "lines: [line1, line2]\n"

@@ -38,12 +38,12 @@ LINEAGE: Final = "<h2>Lineage</h2>"
 BESIDE: Final[dict[str, dict[str, str]]] = {
     "plant": {
         "Freshness: newest interval of each line": "<dt>newest reading</dt>",
-        "Lag: largest lateness in the newest interval": "<dt>lateness, largest</dt>",
+        "Largest lateness in the newest interval": "<dt>lateness, largest</dt>",
         "Newest interval of each line": "<dt>running</dt>",
         "Running share": "<b>Running share, and known share of the time</b>",
         "Anomalies": "<b>Anomalies per 10 s</b>",
-        "Lag: largest lateness": LATENESS,
-        "Lag: mean lateness": LATENESS,
+        "Largest lateness": LATENESS,
+        "Mean lateness": LATENESS,
         "Readings per interval of 10 s": "<b>Readings per 10 s</b>",
         "Series with readings": "<b>Series with readings</b>",
         "Messages set aside": "<b>Messages set aside per 10 s</b>",

@@ -52,17 +52,17 @@ def plant() -> builders.Dashboard:
 
     return (
         made.with_panel(_freshness().height(6).span(HALF))
-        .with_panel(_lag().height(6).span(HALF))
+        .with_panel(_lateness().height(6).span(HALF))
         .with_panel(_lines_table().height(8).span(FULL))
         .with_panel(
             panels.share(panel("Running share", "running_share", "mean")).height(8).span(HALF)
         )
         .with_panel(panels.bars(panel("Anomalies", "anomalies", "sum")).height(8).span(HALF))
         .with_panel(
-            panel("Lag: largest lateness", "lateness_max_s", "max").unit("s").height(8).span(HALF)
+            panel("Largest lateness", "lateness_max_s", "max").unit("s").height(8).span(HALF)
         )
         .with_panel(
-            panel("Lag: mean lateness", "lateness_mean_s", "mean").unit("s").height(8).span(HALF)
+            panel("Mean lateness", "lateness_mean_s", "mean").unit("s").height(8).span(HALF)
         )
         .with_panel(
             panel("Readings per interval of 10 s", "readings", "mean").min(0).height(7).span(THIRD)
@@ -99,7 +99,7 @@ def _freshness() -> stat.Panel:
     )
 
 
-def _lag() -> gauge.Panel:
+def _lateness() -> gauge.Panel:
     """The largest lateness in the newest interval of each line."""
     query = SUMMARY.select(
         {"lateness": f"last({SUMMARY.name('lateness_max_s')})"}, every=None, by=[_LINE]
@@ -111,7 +111,7 @@ def _lag() -> gauge.Panel:
     ]
     return (
         gauge.Panel()
-        .title("Lag: largest lateness in the newest interval")
+        .title("Largest lateness in the newest interval")
         .description(SUMMARY.table.column("lateness_max_s").description.capitalize())
         .datasource(DATASOURCE)
         .with_target(InfluxQuery(query, alias=f"$tag_{_LINE}"))

@@ -18,7 +18,10 @@ _HEIGHT = 8
 def platform() -> builders.Dashboard:
     """The dashboard of buffer and platform, from their own metrics."""
     made = boards.board(
-        "platform", "Platform", "How buffer and platform do, from the metrics that they serve."
+        "platform",
+        "Platform",
+        "How buffer and platform do, from the metrics that they serve to Prometheus: in containers"
+        " with the profile `monitoring`; without it there is nothing to see here.",
     )
     made = made.with_variable(
         builders.QueryVariable(LINE)

@@ -54,6 +54,10 @@ COMMANDS: Final[Mapping[str, CommandEntry]] = {
     "alerts": CommandEntry(
         "iiot_platform.cli.alerts:alerts", "Tell, list, replay and provision alerts."
     ),
+    "grafana": CommandEntry(
+        "iiot_platform.cli.grafana:grafana",
+        "Write dashboards and alert rules of a plant for Grafana.",
+    ),
     "explain": CommandEntry(
         "iiot_platform.cli.explain:explain", "Show how a row came to be what it is."
     ),

@@ -8,7 +8,9 @@ from grafana_foundation_sdk.models import dashboard as models
 
 from iiot_platform.config.settings import Settings
 from iiot_platform.core import schema
+from iiot_platform.core.boards import DAGSTER_URL
 from tools.dashboards.influxql import DATASOURCE, Source
+from tools.dashboards.links import DAGSTER
 
 _TAG: Final = "iiot"
 
@@ -35,7 +37,7 @@ def board(uid: str, title: str, description: str) -> builders.Dashboard:
         .tooltip(models.DashboardCursorSync.CROSSHAIR)
         .link(others)
         .with_variable(
-            builders.TextBoxVariable("dagster_url")
+            builders.TextBoxVariable(DAGSTER_URL)
             .label("Dagster")
             .description("Address of the Dagster UI, for the links to runs and assets.")
             .default_value(Settings.dagster_url)
@@ -51,7 +53,7 @@ def asset_link(found: schema.Table) -> builders.DashboardLink:
         .type(models.DashboardLinkType.LINK)
         .icon("external link")
         .tooltip("The table in Dagster: its partitions, runs and checks")
-        .url(f"${{dagster_url:raw}}/assets/${{line:percentencode}}/{found.name}")
+        .url(f"{DAGSTER}/assets/${{line:percentencode}}/{found.name}")
         .target_blank(True)  # noqa: FBT003  # the SDK's signature
     )
 

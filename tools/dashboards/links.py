@@ -12,8 +12,11 @@ from grafana_foundation_sdk.builders import table, timeseries
 from grafana_foundation_sdk.models import dashboard as models
 
 from iiot_platform.core import schema
+from iiot_platform.core.boards import DAGSTER_URL
 from iiot_platform.core.clock import PARTITION_KEY_FORMAT
 
+DAGSTER: Final = f"${{{DAGSTER_URL}:raw}}"
+"""Address of the Dagster UI."""
 HOUR: Final = "hour"
 """The column with the key of a point's partition."""
 CHOSEN_LINE: Final = "${line:percentencode}"
@@ -28,7 +31,7 @@ def run_link(run: str) -> dict[str, object]:
     """A link to a run in Dagster; `run` is where Grafana finds its id."""
     return {
         "title": "Open the run in Dagster",
-        "url": f"${{dagster_url:raw}}/runs/{run}",
+        "url": f"{DAGSTER}/runs/{run}",
         "targetBlank": True,
     }
 
@@ -97,4 +100,4 @@ def hours(query: str | None = None) -> list[models.DataTransformerConfig]:
 
 
 def _url(shown: schema.Table, hour: str, line: str) -> str:
-    return f"${{dagster_url:raw}}/assets/{line}/{shown.name}?view=partitions&partition={hour}"
+    return f"{DAGSTER}/assets/{line}/{shown.name}?view=partitions&partition={hour}"

@@ -141,7 +141,7 @@ def _lines_table() -> table.Panel:
     }
     to_assets = {
         "title": "Open its summary in Dagster",
-        "url": "${dagster_url:raw}/assets/${__value.raw:percentencode}/" + SUMMARY.table.name,
+        "url": links.DAGSTER + "/assets/${__value.raw:percentencode}/" + SUMMARY.table.name,
         "targetBlank": True,
     }
     return (

@@ -127,7 +127,7 @@ def quality() -> builders.Dashboard:
     newest = QUALITY.select(run, every=None, by=tags)
     asset = {
         "title": "Open the table in Dagster",
-        "url": "${dagster_url:raw}/assets/${__value.raw:percentencode}/" + found.name,
+        "url": links.DAGSTER + "/assets/${__value.raw:percentencode}/" + found.name,
         "targetBlank": True,
     }
     link = panels.properties({"links": [asset]})

@@ -19,6 +19,7 @@ _COUNTED: Final = {
     "gaps": "gaps",
     "sessions_lost": "sessions lost",
     "qos0_dropped": "QoS 0 dropped",
+    "broker_dropped": "dropped by broker",
     "unmatched": "unmatched",
     "not_good": "not good",
     "from_history": "from history",

@@ -32,7 +32,9 @@ from tests.servers.prometheus import Prometheus, promtool
 from tools.dashboards.__main__ import FOLDER
 
 LINE = "line 1 (test)"
-DEADLINE_S = 90.0
+DEADLINE_S = 180.0
+LOOK_S = 0.5
+"""Batches without a pause would take the machine from those who are scraped."""
 BOARD = json.loads((FOLDER / "platform.json").read_text(encoding="utf-8"))
 SHIPPED = FOLDER.parents[1] / "prometheus"
 POOL_REPORT = {
@@ -154,6 +156,7 @@ def test_every_panel_shows_data(scraped: tuple[Prometheus, Engine, MosquittoServ
         publish(broker, 20)
         engine.run_batch(LINE, run_id="run")
         empty = [(title, text) for title, text in empty if not numbers(server, text)]
+        time.sleep(LOOK_S)
 
     variable = next(v for v in BOARD["templating"]["list"] if v["name"] == "line")
     match = re.fullmatch(r"label_values\((\w+), (\w+)\)", variable["query"])

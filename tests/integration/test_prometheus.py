@@ -150,10 +150,11 @@ def queries(board: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 def test_every_panel_shows_data(scraped: tuple[Prometheus, Engine, MosquittoServer]) -> None:
     server, engine, broker = scraped
     deadline = time.monotonic() + DEADLINE_S
-    empty = list(queries(BOARD))
+    empty, published = list(queries(BOARD)), 0
     while empty:
         assert time.monotonic() < deadline, empty
         publish(broker, 20)
+        published += 21
         engine.run_batch(LINE, run_id="run")
         empty = [(title, text) for title, text in empty if not numbers(server, text)]
         time.sleep(LOOK_S)
@@ -163,7 +164,7 @@ def test_every_panel_shows_data(scraped: tuple[Prometheus, Engine, MosquittoServ
     assert match is not None
     assert server.label_values(match[2], match[1]) == [LINE]
     (lag,) = server.query(f'iiot_line_lag_rows{{line="{LINE}"}}')
-    assert 0 <= float(lag["value"][1]) < 1_000
+    assert 0 <= float(lag["value"][1]) <= published
     assert {rule["health"] for rule in server.rules()} == {"ok"}
 
 

@@ -16,7 +16,7 @@ from iiot_platform.config.alerts import AlertSettings
 from iiot_platform.config.settings import INFLUXDB
 from iiot_platform.core import schema
 from iiot_platform.core.clock import MS_PER_HOUR, hour_of, to_ms
-from iiot_platform.core.pages import partition_page
+from iiot_platform.core.pages import partition_page, run_page
 from iiot_platform.orchestration.delivery import delivery_to
 from iiot_platform.sinks.influxdb import InfluxSink
 from tests.reference.grafana_frames import followed, links, marks, transformed
@@ -311,30 +311,39 @@ def test_annotations_mark_what_happened_where_and_until_when(server: Filled, nam
 
 
 @pytest.mark.parametrize("name", sorted(BOARDS))
-def test_points_and_rows_link_to_the_partition_of_their_hour(server: Filled, name: str) -> None:
+def test_points_and_rows_link_to_their_run_and_the_partition_of_their_hour(
+    server: Filled, name: str
+) -> None:
     board = json.loads(BOARDS[name])
     values, _ = chosen(server, board)
     line = values["line"] if isinstance(values["line"], str) else ""
-    seen = set()
+    seen, runs = set(), set()
     for panel in data_panels(board):
         for column, link in links(panel):
-            if "partition=" not in link["url"]:
+            if "partition=" not in link["url"] and "/runs/" not in link["url"]:
                 continue
-            shape = "table" if column else "time_series"
-            (target,) = (t for t in panel["targets"] if t["resultFormat"] == shape)
+            (target,) = (t for t in panel["targets"] if t["resultFormat"] == "table")
             query = Query(panel["title"], target["query"])
             rows = transformed(server.query(filled_in(query, values)), panel, target["refId"])
             assert rows, panel["title"]
             for row in rows:
+                if row.get("run", "") is None:
+                    continue  # an interval without a point
                 own = line or row.get("line") or row["line_name"]
                 found = followed(
                     link["url"], column, row, {"dagster_url": "http://d", "line": line}
                 )
+                if "/runs/" in link["url"]:
+                    assert found == run_page("http://d", row["run"]), panel["title"]
+                    runs.add(row["run"])
+                    continue
                 table = found.split("?")[0].rpartition("/")[2]
                 at = hour_of(row["Time"])
                 assert found == partition_page("http://d", own, table, at), panel["title"]
                 seen.add((own, at))
     assert {at for _, at in seen} == {HOUR, HOUR + 1}
+    assert len(runs) > 1
+    assert runs <= set(RUNS.values())
 
 
 MARKS = {table.measurement: table.mark for table in TOLD}

@@ -57,6 +57,7 @@ BESIDE: Final[dict[str, dict[str, str]]] = {
         "Air valves: anomalies per series": COUNTED,
         "Longest state that ended": "<b>press.1: length of states that ended</b>",
         "Current integral per cycle": "<b>Current integral, phase 1</b>",
+        "Newest change of each state": LINEAGE,
         "Newest anomalies (at most 200)": NEWEST,
         "Settings, reruns and gaps: the newest events": HAPPENED,
     },
@@ -110,7 +111,7 @@ BESIDE: Final[dict[str, dict[str, str]]] = {
         "Newest cycle of each device": LINEAGE,
     },
     "quality": {
-        "By reason": "<b>not_json per 10 s, 10 in all</b>",
+        "By line and reason": "<b>not_json per 10 s, 10 in all</b>",
         "By line": "<h3>Data quality</h3>",
         "Readings per interval of 10 s": "<b>Readings per 10 s</b>",
         "Largest lateness": LATENESS,

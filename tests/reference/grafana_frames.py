@@ -12,7 +12,10 @@ _MOMENT = {"YYYY": "%Y", "MM": "%m", "DD": "%d", "HH": "%H", "mm": "%M"}
 
 
 def transformed(rows: Sequence[Mapping[str, Any]], panel: Mapping[str, Any], ref: str) -> list[Row]:
-    """The rows of one query's table behind a panel's transformations; times are Unix ms."""
+    """The rows of one query's table behind a panel's transformations; times are Unix ms.
+
+    Where tags become labels, each row keeps its own beside its columns.
+    """
     found = [{"Time" if name == "time" else name: v for name, v in row.items()} for row in rows]
     types = {"Time": "time"}
     for step in panel.get("transformations", ()):
@@ -23,6 +26,9 @@ def transformed(rows: Sequence[Mapping[str, Any]], panel: Mapping[str, Any], ref
             found = [_ordered(options, row) for row in found]
         elif step["id"] == "calculateField":
             found = [row | {options["alias"]: _sum(options, row)} for row in found]
+        elif step["id"] == "partitionByValues":
+            assert options["naming"] == {"asLabels": True}
+            assert all(set(options["fields"]) <= row.keys() for row in found)
         else:
             assert step["id"] == "convertFieldType", step["id"]
             for one in options["conversions"]:

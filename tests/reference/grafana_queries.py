@@ -13,11 +13,11 @@ class Query(NamedTuple):
 
 
 def data_panels(dashboard: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """The panels that show data; rows are none."""
+    """The panels that show data; rows and texts are none."""
     for panel in dashboard["panels"]:
         if panel["type"] == "row":
             assert not panel.get("panels"), "Grafana drops the panels of a row that is open"
-        else:
+        elif panel["type"] != "text":
             yield panel
 
 

@@ -5,10 +5,12 @@ transformations add the hour's key to the data, for links to take it from there.
 line as its data does, and so do the keys of its assets (`core.pages.asset_prefix`).
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 from grafana_foundation_sdk.builders import dashboard as builders
 from grafana_foundation_sdk.builders import table, timeseries
+from grafana_foundation_sdk.cog.builder import Builder
 from grafana_foundation_sdk.models import dashboard as models
 
 from iiot_platform.core import schema
@@ -41,19 +43,45 @@ def partition_link(shown: schema.Table, hour: str, *, line: str = CHOSEN_LINE) -
     return {"title": _PARTITION_TITLE, "url": _url(shown, hour, line), "targetBlank": True}
 
 
-def with_partitions(
-    panel: timeseries.Panel, shown: schema.Table, line: str = CHOSEN_LINE
+def asset_link(shown: schema.Table, line: str) -> Builder[models.DashboardLink]:
+    """A link to the asset of a table; `line` is where Grafana finds the line's name."""
+    return _link(
+        "Open its asset in Dagster", f"{DAGSTER}/assets/{line}/{shown.name}?view=partitions"
+    )
+
+
+def with_origin(
+    panel: timeseries.Panel,
+    shown: schema.Table,
+    *,
+    line: str = CHOSEN_LINE,
+    by: Sequence[str] = (),
+    run: str | None = None,
 ) -> timeseries.Panel:
-    """A panel of which every point leads to its hour's partition."""
+    """A panel of which every point leads to its hour's partition, and to its run.
+
+    Args:
+        panel: its only query answers as a table.
+        shown: the table whose rows it shows.
+        line: where Grafana finds the line's name.
+        by: the tags that its lines are told apart by; they become labels.
+        run: the column with the run's id; None where points are of no single run.
+    """
     for step in hours():
         panel = panel.with_transformation(step)
-    link = (
-        builders.DashboardLink(_PARTITION_TITLE)
-        .type(models.DashboardLinkType.LINK)
-        .url(_url(shown, f"${{__data.fields.{HOUR}:percentencode}}", line))
-        .target_blank(True)  # noqa: FBT003  # the SDK's signature
-    )
-    return panel.data_links([link])
+    if by:
+        panel = panel.with_transformation(
+            models.DataTransformerConfig(
+                "partitionByValues",
+                options={"fields": list(by), "naming": {"asLabels": True}, "keepFields": False},
+            )
+        )
+    hour = f"${{__data.fields.{HOUR}:percentencode}}"
+    found = [_link(_PARTITION_TITLE, _url(shown, hour, line))]
+    if run is not None:
+        to_run = run_link(f"${{__data.fields.{run}}}")
+        found.insert(0, _link(str(to_run["title"]), str(to_run["url"])))
+    return panel.data_links(found)
 
 
 def with_hours(made: table.Panel, shown: schema.Table, *, line: str = CHOSEN_LINE) -> table.Panel:
@@ -97,6 +125,15 @@ def hours(query: str | None = None) -> list[models.DataTransformerConfig]:
             "convertFieldType", filter_val=only, options={"conversions": conversions}
         ),
     ]
+
+
+def _link(title: str, url: str) -> Builder[models.DashboardLink]:
+    return (
+        builders.DashboardLink(title)
+        .type(models.DashboardLinkType.LINK)
+        .url(url)
+        .target_blank(True)  # noqa: FBT003  # the SDK's signature
+    )
 
 
 def _url(shown: schema.Table, hour: str, line: str) -> str:

@@ -1,6 +1,6 @@
 """The panels of dashboards: lines, bars, tables, and quantities that are tested."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -76,33 +76,41 @@ def plotted(
     source: Source,
     expressions: Mapping[str, str],
     *,
-    by: str | None = None,
+    by: Sequence[str] = (),
     every: str = "$__interval",
     description: str = "",
+    where: Iterable[str] = (),
     without: Iterable[str] = (),
-    line: str | None = links.CHOSEN_LINE,
+    of_one_run: bool = True,
 ) -> timeseries.Panel:
-    """Expressions over time, whose points lead to their hour's partition.
+    """Expressions over time, whose points lead to their run and to their hour's partition.
 
     Args:
         title: of the panel.
         source: the table.
         expressions: what is plotted, by the name that it is shown under.
-        by: makes one line per value of a tag, named after it.
+        by: makes one line per value of these tags, named after them. Where several lines of the
+            plant may be chosen, theirs has to be one of them, for links to know it.
         every: interval that is aggregated over.
         description: of the panel.
+        where: further conditions.
         without: tags whose variable does not restrict it.
-        line: where Grafana finds the line's name; None where points are of several lines.
+        of_one_run: whether points lead to a run; of an interval with several it is the last.
     """
-    groups = [] if by is None else [by]
-    alias = "$col" if by is None else f"$tag_{by}"
-    if by is not None and len(expressions) > 1:
-        alias += " $col"
-    query = source.select(expressions, every=every, by=groups, without=without)
-    panel = lines(title, description).with_target(InfluxQuery(query, alias=alias))
-    if by == schema.LINE.name:
-        line = f"${{__field.labels.{by}:percentencode}}"
-    return panel if line is None else links.with_partitions(panel, source.table, line)
+    run = {RUN: f"last({source.name('run_id')})"} if of_one_run else {}
+    query = source.select({**expressions, **run}, every=every, by=by, where=where, without=without)
+    # as a table, so that run and hour stand in the frame that links are made from
+    panel = lines(title, description).with_target(InfluxQuery(query, result_format="table"))
+    if by:
+        name = " ".join(f"${{__field.labels.{tag}}}" for tag in by)
+        name += " ${__field.name}" if len(expressions) > 1 else ""
+        for shown in expressions:
+            # of an override, because the names that Grafana makes of labels win over defaults
+            panel = panel.override_by_name(shown, properties({"displayName": name}))
+    line = links.CHOSEN_LINE
+    if schema.LINE.name in by:
+        line = f"${{__field.labels.{schema.LINE.name}:percentencode}}"
+    return links.with_origin(panel, source.table, line=line, by=by, run=RUN if of_one_run else None)
 
 
 def cycles(panel: timeseries.Panel) -> timeseries.Panel:
@@ -184,7 +192,7 @@ def tested(title: str, source: Source, quantity: Tested) -> timeseries.Panel:
 
 
 def ratios(
-    title: str, source: Source, quantities: Iterable[Tested], *, by: str | None = None
+    title: str, source: Source, quantities: Iterable[Tested], *, by: Sequence[str] = ()
 ) -> timeseries.Panel:
     """The anomaly ratio of quantities."""
     found = {q.shown: _verdict(source, q)["anomaly_ratio"] for q in quantities}
@@ -196,17 +204,14 @@ def ratios(
 def levels(source: Source) -> timeseries.Panel:
     """Level shifts, and whether a series has left its reference."""
     name = source.name
-    query = source.select(
-        {SHIFT: f"max({name('shift_event')})", OFF_REFERENCE: f"max({name('off_reference')})"}
-    )
+    shown = {SHIFT: f"max({name('shift_event')})", OFF_REFERENCE: f"max({name('off_reference')})"}
+    described = "Off reference stays 1 until the new level is acknowledged in the plant file."
     return (
-        links.with_partitions(lines("Level shifts"), source.table)
-        .description("Off reference stays 1 until the new level is acknowledged in the plant file.")
+        plotted("Level shifts", source, shown, description=described)
         .min(0)
         .max(1)
         .decimals(0)
         .line_interpolation(LineInterpolation.STEP_AFTER)
-        .with_target(InfluxQuery(query))
         .override_by_name(SHIFT, properties(flag_bars("purple")))
         .override_by_name(OFF_REFERENCE, properties({"color": fixed("orange")}))
     )

@@ -28,6 +28,12 @@ VALVES: Final = Source(schema.VALVE_ANOMALIES, _MACHINES)
 CYCLES: Final = Source(schema.ELECTRICAL_CYCLES, _MACHINES)
 _TESTED: Final = (SIGNALS, VIBRATION, VALVES)
 _LINE: Final = schema.LINE.name
+_CHANGE: Final = {
+    "state": "value",
+    "before": "previous_value",
+    "before lasted": "duration_s",
+    "settings": "config_version",
+}
 _HOLD_MS: Final = round(StateParameters().hold_s * MS_PER_S)
 _STATES_RANGE_MS: Final = 14 * 24 * MS_PER_HOUR
 """The longest range of time in which states can be seen."""
@@ -46,7 +52,7 @@ def plant() -> builders.Dashboard:
             title,
             SUMMARY,
             {column: f"{how}({name(column)})"},
-            by=_LINE,
+            by=[_LINE],
             description=schema.LINE_SUMMARY.column(column).description.capitalize(),
         ).interval("10s")
 
@@ -88,6 +94,7 @@ def _freshness() -> stat.Panel:
         .with_target(InfluxQuery(query, result_format="table"))
         # of the time alone: the names of lines are shown beside it, and would be read as dates
         .override_by_name(links.TIME, panels.properties({"unit": "dateTimeFromNow"}))
+        .data_links([links.asset_link(SUMMARY.table, f"${{__data.fields.{_LINE}:percentencode}}")])
         .text_mode(BigValueTextMode.VALUE_AND_NAME)
         .graph_mode(BigValueGraphMode.NONE)
         .reduce_options(
@@ -115,6 +122,7 @@ def _lateness() -> gauge.Panel:
         .description(SUMMARY.table.column("lateness_max_s").description.capitalize())
         .datasource(DATASOURCE)
         .with_target(InfluxQuery(query, alias=f"$tag_{_LINE}"))
+        .data_links([links.asset_link(SUMMARY.table, f"${{__field.labels.{_LINE}:percentencode}}")])
         .unit("s")
         .min(0)
         .max(120)
@@ -179,7 +187,7 @@ def line() -> builders.Dashboard:
                 "Signals",
                 SIGNALS,
                 {"value": f"mean({SIGNALS.name('value')})"},
-                by="sensor_name",
+                by=["sensor_name"],
                 description="The dashboard of signals shows each with its limits.",
             )
             .height(9)
@@ -193,7 +201,7 @@ def line() -> builders.Dashboard:
                     f"{source.table.title.removesuffix(' anomalies')}: anomalies per series",
                     source,
                     {"anomalies": f"sum({source.name('anomaly')})"},
-                    by="sensor_name",
+                    by=["sensor_name"],
                 )
             )
             .height(8)
@@ -205,7 +213,7 @@ def line() -> builders.Dashboard:
                 "Longest state that ended",
                 STATES,
                 {"ended after": f"max({STATES.name('duration_s')})"},
-                by="state_name",
+                by=["state_name"],
                 description=schema.STATES.column("duration_s").description.capitalize(),
             )
             .unit("s")
@@ -221,13 +229,16 @@ def line() -> builders.Dashboard:
                         f"phase {n}": f"mean({CYCLES.name(f'el_current_integral_ph{n}')})"
                         for n in schema.PHASES
                     },
-                    by="device_name",
+                    by=["device_name"],
                 )
             )
             .height(8)
             .span(HALF)
         )
-        .with_row(boards.row("Signals: rows and runs"))
+        .with_row(boards.row("Rows and runs"))
+        .with_panel(
+            panels.newest("Newest change of each state", STATES, _CHANGE).height(8).span(FULL)
+        )
         .with_panel(panels.anomalies(SIGNALS, Tested("value")).height(9).span(FULL))
         .with_panel(panels.happened(boards.EVENTS).height(8).span(FULL))
     )
@@ -251,6 +262,8 @@ def _states(title: str) -> statetimeline.Panel:
         .datasource(DATASOURCE)
         .interval("1s")
         .with_target(InfluxQuery(query, alias="$tag_machine_name $tag_state_name"))
+        # to no hour: Grafana adds rows where a state is not known, and takes texts for states
+        .data_links([links.asset_link(STATES.table, links.CHOSEN_LINE)])
         .thresholds(builders.ThresholdsConfig().steps(steps))
         .color_scheme(builders.FieldColor().mode(models.FieldColorModeId.THRESHOLDS))
         .merge_values(True)  # noqa: FBT003  # the SDK's signature

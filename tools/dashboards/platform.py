@@ -3,13 +3,13 @@
 from collections.abc import Iterator, Mapping
 
 from grafana_foundation_sdk.builders import dashboard as builders
-from grafana_foundation_sdk.builders import timeseries
+from grafana_foundation_sdk.builders import text, timeseries
 from grafana_foundation_sdk.models import dashboard as models
 
 from iiot_platform.metrics import buffer
 from iiot_platform.metrics import platform as computed
 from tools.dashboards import boards, panels, promql
-from tools.dashboards.panels import THIRD
+from tools.dashboards.panels import FULL, THIRD
 from tools.dashboards.promql import LINE, quantile, rate, rise, series, total
 
 _HEIGHT = 8
@@ -35,6 +35,16 @@ def platform() -> builders.Dashboard:
         .include_all(True)  # noqa: FBT003  # likewise
         .all_value(".*")
         .current(models.VariableOption(selected=True, text=["All"], value=["$__all"]))
+    )
+    made = made.with_panel(
+        text.Panel()
+        .title("Where this comes from")
+        .content(
+            "Metrics of buffer and platform, which Prometheus asks for. Without one everything is "
+            "empty: in containers start it with `deploy/up --profile monitoring`."
+        )
+        .height(3)
+        .span(FULL)
     )
     for title, row in (
         ("Capture", _capture()),

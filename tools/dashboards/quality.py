@@ -8,7 +8,7 @@ from grafana_foundation_sdk.models.common import GraphDrawStyle
 from iiot_platform.core import schema
 from iiot_platform.core.clock import MS_PER_HOUR, MS_PER_S
 from tools.dashboards import boards, links, panels
-from tools.dashboards.influxql import InfluxQuery, Source
+from tools.dashboards.influxql import Source
 from tools.dashboards.panels import FULL, HALF, THIRD
 from tools.dashboards.plant import SUMMARY
 
@@ -28,12 +28,13 @@ def quality() -> builders.Dashboard:
     counts = {"count": f"sum({QUALITY.name('count')})"}
     run = {panels.RUN: f"last({QUALITY.name('run_id')})", "count": QUALITY.name("count")}
     run["settings"] = QUALITY.name("config_version")
-    for title, tag in (("By reason", "reason"), ("By line", _LINE)):
+    for title, told_apart in (
+        ("By line and reason", [_LINE, "reason"]),
+        ("By line", [_LINE]),
+    ):
         made = made.with_panel(
             panels.bars(
-                panels.plotted(
-                    title, QUALITY, counts, by=tag, description=found.description, line=None
-                )
+                panels.plotted(title, QUALITY, counts, by=told_apart, description=found.description)
             )
             .interval("10s")
             .height(9)
@@ -50,7 +51,7 @@ def quality() -> builders.Dashboard:
                 title,
                 SUMMARY,
                 {column: f"{how}({SUMMARY.name(column)})"},
-                by=_LINE,
+                by=[_LINE],
                 description=SUMMARY.table.column(column).description.capitalize(),
             )
             .interval("10s")
@@ -63,7 +64,7 @@ def quality() -> builders.Dashboard:
             "Gaps: time without data",
             SUMMARY,
             {"missing_s": f"sum({SUMMARY.name('missing_s')})"},
-            by=_LINE,
+            by=[_LINE],
             description=SUMMARY.table.column("missing_s").description.capitalize(),
         )
         .draw_style(GraphDrawStyle.BARS)
@@ -78,8 +79,9 @@ def quality() -> builders.Dashboard:
                 "Coverage of hours",
                 SUMMARY,
                 {"coverage": f"1 - sum({SUMMARY.name('missing_s')}) / {MS_PER_HOUR // MS_PER_S}"},
-                by=_LINE,
+                by=[_LINE],
                 every="1h",
+                of_one_run=False,
                 description="Share of an hour that lies in no gap. A gap counts in the hour in "
                 "which its source was back; the live page and Client.coverage place it where it "
                 "was.",
@@ -91,16 +93,16 @@ def quality() -> builders.Dashboard:
         .height(8)
         .span(HALF)
     )
-    late = QUALITY.select(
-        counts,
-        where=[f"{QUALITY.name('reason')} = '{schema.LATE}'"],
-        by=[_LINE],
-        without=["reason"],
-    )
     made = made.with_panel(
         panels.bars(
-            panels.lines("Late rows", found.column("count").description.capitalize()).with_target(
-                InfluxQuery(late, alias=f"$tag_{_LINE}")
+            panels.plotted(
+                "Late rows",
+                QUALITY,
+                counts,
+                by=[_LINE],
+                description=found.column("count").description.capitalize(),
+                where=[f"{QUALITY.name('reason')} = '{schema.LATE}'"],
+                without=["reason"],
             )
         )
         .interval("10s")
@@ -113,8 +115,7 @@ def quality() -> builders.Dashboard:
                 "Coverage of machine cycles",
                 CYCLES,
                 {"coverage": f"min({CYCLES.name('coverage')})"},
-                by="device_name",
-                line=None,
+                by=[_LINE, "device_name"],
                 description=CYCLES.table.column("coverage").description.capitalize(),
             )
         )

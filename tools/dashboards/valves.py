@@ -34,7 +34,7 @@ def valves() -> builders.Dashboard:
         .annotation(panels.shifts(VALVES))
         .with_row(boards.row("$machine / $valve", "valve"))
         .with_panel(
-            panels.ratios("Anomaly ratio per operation", VALVES, [_TIME], by="operation_type")
+            panels.ratios("Anomaly ratio per operation", VALVES, [_TIME], by=["operation_type"])
             .height(7)
             .span(HALF)
         )
@@ -44,7 +44,7 @@ def valves() -> builders.Dashboard:
                     "Anomalies per operation",
                     VALVES,
                     {"anomalies": f"sum({name('anomaly')})"},
-                    by="operation_type",
+                    by=["operation_type"],
                 )
             )
             .height(7)

@@ -1,6 +1,8 @@
 """The compose file is sound in itself, and says no more than our programs and files know."""
 
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -106,7 +108,7 @@ def test_what_can_be_done_again_makes_room_for_what_can_not() -> None:
 def test_settings_of_the_compose_file_are_documented() -> None:
     text = (DEPLOY / "compose.yml").read_text(encoding="utf-8")
     told = (DEPLOY.parent / "docs" / "how-to" / "deploy-with-containers.md").read_text("utf-8")
-    asked = set(re.findall(r"\$\{([A-Z_]+)", text)) - {"IIOT_VERSION"}
+    asked = set(re.findall(r"\$\{([A-Z_]+)", text))
     assert {name for name in asked if f"`{name}`" not in told} == set()
 
 
@@ -202,6 +204,55 @@ def test_up_makes_every_secret_and_a_valid_plant_and_replaces_nothing(tmp_path: 
     assert loaded.alert_broker is not None
     assert loaded.alert_broker.username == "alerts"
     assert [line.name for line in loaded.lines_of("broker")] == ["line1"]
+
+
+def test_links_lead_where_a_browser_finds_the_service() -> None:
+    dagster, grafana = (SERVICES[name]["ports"][0].split(":")[-2] for name in ("proxy", "grafana"))
+    found = {"DAGSTER_UI_URL": set[str](), "GRAFANA_URL": set[str]()}
+    for service in SERVICES.values():
+        for name in found.keys() & service.get("environment", {}).keys():
+            found[name].add(service["environment"][name])
+    assert found == {
+        "DAGSTER_UI_URL": {f"https://127.0.0.1:{dagster}"},
+        "GRAFANA_URL": {f"http://127.0.0.1:{grafana}"},
+    }
+    assert {SERVICES["grafana"]["environment"]["GF_SERVER_ROOT_URL"]} == found["GRAFANA_URL"]
+    assert "DAGSTER_UI_URL" in SERVICES["grafana-files"]["environment"]
+    elsewhere = compose_file({"GRAFANA_URL": "https://g", "DAGSTER_UI_URL": "https://d"})[
+        "services"
+    ]
+    assert elsewhere["grafana"]["environment"]["GF_SERVER_ROOT_URL"] == "https://g"
+    assert elsewhere["grafana-files"]["environment"]["DAGSTER_UI_URL"] == "https://d"
+
+
+def test_up_starts_grafana_behind_the_files_that_it_reads_once(tmp_path: Path) -> None:
+    assert "grafana-files" in SERVICES["grafana"]["depends_on"]
+    kept = shutil.ignore_patterns("secrets", "plant")
+    shutil.copytree(DEPLOY, tmp_path / "deploy", ignore=kept)
+    calls = tmp_path / "calls"
+    docker = tmp_path / "bin" / "docker"
+    docker.parent.mkdir()
+    # at a first start there is nothing to stop
+    docker.write_text(
+        f"""#!/bin/sh
+echo "$*" >> {calls}
+case "$*" in "compose version --short") echo 2.40.0 ;; *" stop grafana") exit 1 ;; esac
+""",
+        encoding="utf-8",
+    )
+    docker.chmod(0o755)
+    done = subprocess.run(
+        [tmp_path / "deploy" / "up"],
+        env={"PATH": f"{docker.parent}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    words = [call.split() for call in calls.read_text("utf-8").splitlines()]
+    stopped = next(i for i, call in enumerate(words) if call[-2:] == ["stop", "grafana"])
+    (started,) = (i for i, call in enumerate(words) if "up" in call)
+    assert stopped < started
 
 
 def test_tables_go_to_postgresql_where_somebody_gives_its_address(tmp_path: Path) -> None:

@@ -1,15 +1,14 @@
 """Scripts, the image's recipe and Prometheus' configuration, by the tools made for them."""
 
 import os
-import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
 from tests.servers import prometheus
+from tests.servers.programs import require
 from tests.servers.stack import DEPLOY, compose_file
 
 SCRIPTS = sorted(
@@ -19,18 +18,6 @@ SCRIPTS = sorted(
     and not {"secrets", "plant"} & set(path.relative_to(DEPLOY).parts)
     and path.read_bytes().startswith(b"#!")
 )
-
-
-def require(program: str, package: str) -> str:
-    """The path of a program; skipped where it is missing, on CI a failure."""
-    here = Path(sys.executable).parent
-    found = shutil.which(program, path=f"{here}:{os.environ.get('PATH', os.defpath)}")
-    if found is None:
-        reason = f"no {program} on this machine: {package}"
-        if os.environ.get("CI", "").lower() in {"1", "true"}:
-            pytest.fail(reason, pytrace=False)
-        pytest.skip(reason)
-    return found
 
 
 def test_shellcheck_finds_nothing() -> None:

@@ -1,13 +1,13 @@
 """The units for a machine without containers, and their installer."""
 
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from iiot_platform.cli.app import COMMANDS
+from tests.servers.programs import require
 from tests.servers.stack import DEPLOY, FOR_GRAFANA, compose_file, known_variables
 
 UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
@@ -18,11 +18,8 @@ each_unit = pytest.mark.parametrize("path", UNITS, ids=lambda path: path.stem)
 
 
 def analyze(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
-    if shutil.which("systemd-analyze") is None:
-        pytest.skip("no systemd-analyze on this machine: its checks are left out")
-    return subprocess.run(
-        ["systemd-analyze", *arguments], capture_output=True, text=True, check=False
-    )
+    program = require("systemd-analyze", "apt-get install systemd")
+    return subprocess.run([program, *arguments], capture_output=True, text=True, check=False)
 
 
 def test_there_is_a_unit_for_every_container_of_ours() -> None:

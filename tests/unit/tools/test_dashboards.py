@@ -19,7 +19,6 @@ from tools.dashboards.__main__ import FOLDER, outdated, rendered
 from tools.dashboards.influxql import DATASOURCE_UID, Source
 
 PROVISIONING = FOLDER.parent / "provisioning"
-COVERAGE = "Coverage of machine cycles"
 BOARDS = sorted(rendered().keys() - {"platform.json"})
 """Those of the tables; the platform's own metrics stand in Prometheus."""
 
@@ -96,20 +95,70 @@ def test_times_are_shown_in_the_zone_that_is_set_for_the_plant(name: str) -> Non
     assert json.loads(rendered()[name])["timezone"] == ""  # else it would win over Grafana's own
 
 
+RUN_LINK = "${dagster_url:raw}/runs/${"
+PARTITION = "?view=partitions&partition=${"
+NEWEST = "shows the newest interval, whose run and hour stand in the table below"
+WITHOUT_RUN = {
+    "Freshness: newest interval of each line": NEWEST,
+    "Largest lateness in the newest interval": NEWEST,
+    "States of $line": "Grafana would show a run as a state; the table of newest changes has it",
+    "Coverage of hours": "an hour is the work of many runs",
+    "Sum in the chosen time": "is of any number of runs and hours",
+}
+"""The panels whose points lead to no run, and why."""
+WITHOUT_PARTITION = WITHOUT_RUN.keys() - {"Coverage of hours"}
+
+
+def test_every_panel_leads_to_the_run_and_the_hour_of_what_it_shows() -> None:
+    panels = [p for name in BOARDS for p in data_panels(json.loads(rendered()[name]))]
+    assert {p["title"] for p in panels if RUN_LINK not in json.dumps(p)} == WITHOUT_RUN.keys()
+    assert {p["title"] for p in panels if PARTITION not in json.dumps(p)} == WITHOUT_PARTITION
+    for panel in panels:
+        assert "${dagster_url:raw}/assets/" in json.dumps(panel), panel["title"]
+
+
 @pytest.mark.parametrize("name", BOARDS)
-def test_points_link_to_their_runs_and_pages_to_dagster(name: str) -> None:
+def test_links_take_run_hour_and_line_from_the_frame_of_their_point(name: str) -> None:
     board = json.loads(rendered()[name])
-    assert "dagster_url" in {variable["name"] for variable in board["templating"]["list"]}
-    text = json.dumps(board)
-    assert "${dagster_url:raw}/runs/${__value.raw}" in text
-    assert "${dagster_url:raw}/assets/" in text
+    (line,) = (v for v in board["templating"]["list"] if v["name"] == "line")
     for panel in data_panels(board):
-        if panel["type"] == "timeseries" or "/runs/${" in json.dumps(panel):
-            of_several = panel["title"] in {"By reason", "Gaps", "Late rows", COVERAGE}
-            assert ("&partition=${" in json.dumps(panel)) is not of_several, panel["title"]
-        if "${__data.fields.run}" in json.dumps(panel):
+        text = json.dumps(panel)
+        if "${__data.fields.run}" in text:
             framed = [t for t in panel["targets"] if t["resultFormat"] == "table"]
             assert 'last("run_id") AS "run"' in framed[0]["query"], panel["title"]
+        # several chosen lines are none that an address could name
+        assert not (line.get("multi") and "/assets/${line:" in text), panel["title"]
+        for tag in re.findall(r"\$\{__field\.labels\.(\w+)", text):
+            steps = [s["options"] for s in panel.get("transformations", ())]
+            labelled = [s["fields"] for s in steps if "fields" in s]
+            alias = f"$tag_{tag}" in text
+            assert alias or any(tag in fields for fields in labelled), panel["title"]
+
+
+@pytest.mark.parametrize("name", BOARDS)
+def test_what_is_told_apart_is_named_so(name: str) -> None:
+    for panel in data_panels(json.loads(rendered()[name])):
+        if panel["type"] != "timeseries":
+            continue
+        query = panel["targets"][0]["query"]
+        tags = re.findall(r'"(\w+)"', query.partition(" GROUP BY ")[2])
+        split = [s for s in panel["transformations"] if s["id"] == "partitionByValues"]
+        assert [s["options"]["fields"] for s in split] == ([tags] if tags else []), panel["title"]
+        for shown in set(re.findall(r' AS "([^"]+)"', query)) - {"run"} if tags else ():
+            names = [
+                p["value"]
+                for o in panel["fieldConfig"]["overrides"]
+                for p in o["properties"]
+                if (o["matcher"]["options"], p["id"]) == (shown, "displayName")
+            ]
+            assert len(names) == 1, panel["title"]
+            assert all(f"${{__field.labels.{tag}}}" in names[0] for tag in tags), panel["title"]
+
+
+def test_the_platform_says_what_it_is_empty_without() -> None:
+    said = json.loads(rendered()["platform.json"])["panels"][0]
+    assert said["type"] == "text"
+    assert "deploy/up --profile monitoring" in said["options"]["content"]
 
 
 @pytest.mark.parametrize("name", BOARDS)
@@ -139,7 +188,7 @@ def test_tags_stand_in_the_order_of_the_query(name: str) -> None:
         (panel, target["query"])
         for panel in data_panels(json.loads(rendered()[name]))
         for target in panel["targets"]
-        if target["resultFormat"] == "table"
+        if panel["type"] == "table"
     ]
     for panel, query in tables:
         tags = re.findall(r'"(\w+)"', query.partition(" GROUP BY ")[2])

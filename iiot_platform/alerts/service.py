@@ -126,9 +126,12 @@ class AlertService:
         self._calendar = MaintenanceCalendar(plant.alerts.maintenance, plant.timezone)
         self._status.close()
         self._status = StatusReader(self._home, plant.line_names)
-        self._forget_lines()
-        if _receivers(plant) != _receivers(before):
+        others = _receivers(plant) != _receivers(before)
+        if others:
+            # first: what the change itself has to tell is for those who are told from now on
             self._stop_couriers()
+        self._forget_lines()
+        if others:
             self.start()
         logger.info("the plant has changed: alerts of %s", ", ".join(plant.line_names))
 
@@ -199,6 +202,11 @@ class AlertService:
         for line in {line for line, _ in gone}:
             self._store.forget(line)
             self._connected_ms.pop(line, None)
+        self._wake_couriers()
+
+    def _wake_couriers(self) -> None:
+        for courier in self._couriers:
+            courier.wake()
 
     def _stop_couriers(self) -> None:
         for courier in self._couriers:
@@ -277,8 +285,7 @@ class AlertService:
         for alert in told:
             logger.info("%s: %s", alert.state, summary(alert))
         if messages:
-            for courier in self._couriers:
-                courier.wake()
+            self._wake_couriers()
 
     def _messages(self, line: str, told: Sequence[Alert]) -> list[Outgoing]:
         """One message per alert over MQTT, one per line and step to the webhook."""

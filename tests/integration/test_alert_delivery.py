@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
+from iiot_platform.alerts.courier import IDLE_S
 from iiot_platform.alerts.message import Places
 from iiot_platform.alerts.mqtt import MqttAnnouncer
 from iiot_platform.alerts.service import AlertService
@@ -245,6 +246,29 @@ def test_what_the_receiver_calls_wrong_is_set_aside_and_the_next_goes_on(home: H
         assert [state for _, state in receiver.told] == ["resolved"]
         with AlertStore(home.alerts) as store:
             assert store.refused() == 1
+
+
+def test_what_a_change_of_the_plant_says_goes_to_the_receivers_it_names(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forget = AlertStore.forget
+
+    def slowly(store: AlertStore, line: str) -> None:
+        # time enough for a courier of before to take what is in the outbox
+        time.sleep(3 * IDLE_S)
+        forget(store, line)
+
+    with Receiver() as first, Receiver() as second:
+        site = Site(home, faulty_plant(mqtt={"enabled": False}, webhook={"url": first.url}))
+        with site.service() as service:
+            site.step(service, 5)
+            site.step(service, FIRED_S)
+            until(lambda: [state for _, state in first.told] == ["firing"])
+            monkeypatch.setattr(AlertStore, "forget", slowly)
+            alerts = {"mqtt": {"enabled": False}, "webhook": {"url": second.url}}
+            service.follow(Plant.model_validate({"lines": ["other"], "alerts": alerts}))
+            until(lambda: [state for _, state in second.told] == ["resolved"])
+        assert [state for _, state in first.told] == ["firing"]
 
 
 def test_errors_tell_no_secret() -> None:

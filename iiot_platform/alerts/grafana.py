@@ -42,7 +42,7 @@ _MESSAGE: Final = (
 )
 """What a person reads: the texts of rules know no time, those of a contact point do."""
 _HEAD: Final = """\
-# Generated (iiot alerts grafana, or make dashboards): what is changed here is lost.
+# Generated (iiot grafana, or make dashboards): what is changed here is lost.
 """
 _CONTACT_HEAD: Final = """\
 # From Grafana's environment:

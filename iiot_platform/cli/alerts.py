@@ -4,7 +4,6 @@ import json
 import logging
 import signal
 import threading
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -146,24 +145,6 @@ def rules(
             f"{one.window_s:g} s",
         )
     Console(highlight=False).print(table)
-
-
-@alerts.command("grafana")
-def grafana(
-    context: typer.Context,
-    *,
-    plant_path: Annotated[
-        Path | None, typer.Option("--plant", help="A plant file; default the defaults.")
-    ] = None,
-    out: Annotated[Path, typer.Option(help="Folder that is written.")],
-) -> None:
-    """Write the rules as Grafana's alerting provisioning."""
-    # yaml and the generator are of no use to the other commands
-    from iiot_platform.alerts.grafana import write  # noqa: PLC0415 - as said
-
-    plant = None if plant_path is None else load_plant(plant_path, context.obj)
-    for path in write(out, plant):
-        typer.echo(str(path))
 
 
 def _places(settings: Settings, plant: Plant) -> Places:

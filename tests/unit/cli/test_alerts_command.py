@@ -200,13 +200,3 @@ def test_a_list_shows_what_fires_is_pending_and_has_ended(
     assert "1 messages wait for mqtt" in shown
     for path in home.root.glob("alerts.sqlite*"):
         path.unlink()
-
-
-def test_grafanas_files_are_written_for_a_site(
-    environ: dict[str, str], capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    out = tmp_path / "provisioning"
-    assert run(environ, "grafana", "--plant", environ["IIOT_PLANT"], "--out", str(out)) == 0
-    names = {"rules.yaml", "contact-points.yaml", "policies.yaml", "mute-timings.yaml"}
-    assert {Path(line).name for line in capsys.readouterr().out.splitlines()} == names
-    assert {path.name for path in out.iterdir()} == names

@@ -64,3 +64,34 @@ def test_a_folder_without_dashboards_is_told(
     plant.write_text("{lines: [line1]}", encoding="utf-8")
     assert run(["grafana", str(tmp_path), *options, "--plant", str(plant)], {}) == 2
     assert "has no dashboards" in capsys.readouterr().err
+
+
+def test_rules_alone_are_written_for_a_site(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "plant.yaml").write_text("{lines: [line1]}", encoding="utf-8")
+    out = tmp_path / "provisioning"
+    options = ["--alerting", str(out)]
+    assert run(["grafana", *options], {"IIOT_PLANT": str(tmp_path / "plant.yaml")}) == 0
+    names = {"rules.yaml", "contact-points.yaml", "policies.yaml", "mute-timings.yaml"}
+    assert {Path(line).name for line in capsys.readouterr().out.splitlines()} == names
+    assert {path.name for path in out.iterdir()} == names
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "give --dashboards, --alerting or both"),
+        (
+            [str(SHIPPED), "--alerting", "a"],
+            "give deploy/grafana/dashboards and --dashboards together",
+        ),
+        (["--dashboards", "a"], "give deploy/grafana/dashboards and --dashboards together"),
+    ],
+    ids=["nothing", "boards alone", "folder alone"],
+)
+def test_what_is_not_given_is_said(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["grafana", *words], {}) == 2
+    assert said in " ".join(capsys.readouterr().err.split())

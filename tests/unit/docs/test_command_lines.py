@@ -20,7 +20,7 @@ DOCUMENTS = sorted(
 PACKAGES = ("iiot_platform", "buffer_service", "simulator", "tools")
 NO_COMMANDS = {"iiot tables of a sink"}
 """What is quoted and begins like one."""
-PROCESSES = {"demo", "capture", "dagster", "metrics", "alerts run", "alerts grafana", "grafana"}
+PROCESSES = {"demo", "capture", "dagster", "metrics", "alerts run", "grafana"}
 """Commands that run, or whose answer has a form of its own."""
 
 

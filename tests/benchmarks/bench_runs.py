@@ -79,7 +79,7 @@ class Started(NamedTuple):
 
     def cpu_s(self) -> float:
         """Of all processes but the web server, those that have ended included."""
-        roots = [root.pid for root in self.dagster.started]
+        roots = [root.process.pid for root in self.dagster.started]
         if self.database is not None:
             roots.append(self.database.pid)
         total = 0.0

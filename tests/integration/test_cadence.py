@@ -1,11 +1,8 @@
 """The pacemaker beside the sensor, and lines that fall behind, on a real Dagster."""
 
-import shutil
 import signal
-import sqlite3
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +17,10 @@ from iiot_platform.core.clock import now_ms
 from iiot_platform.core.paths import Home
 from iiot_platform.engine import ledger_schema as db
 from iiot_platform.engine.engine import Engine
-from iiot_platform.engine.log_reader import LogReader
 from iiot_platform.orchestration import processes
 from iiot_platform.orchestration.naming import LINE_TAG, PACED_TAG
 from tests.servers import dagster as dagster_server
-from tests.servers.capture_log import write_segments
+from tests.servers.capture_log import write_segments, write_unreadable
 from tests.servers.dagster import Dagster, wait_for
 from tests.servers.engines import contents
 from tests.servers.lines import signal_records
@@ -76,7 +72,6 @@ def pacemaker(dagster: Dagster, settings: Settings) -> Iterator["subprocess.Pope
     yield process
     process.send_signal(signal.SIGTERM)
     assert process.wait(TIMEOUT_S) == 0
-    dagster.started.remove(process)
 
 
 @pytest.fixture(scope="module")
@@ -91,23 +86,6 @@ def feed(settings: Settings) -> Callable[[str, int], None]:
         write_segments(settings.home, line, records, rows=500)
 
     return add
-
-
-def add_unreadable(home: Home, line: str, aside: Home) -> Callable[[], None]:
-    """Adds a segment whose file is elsewhere; returns what brings it."""
-    now = now_ms() - 60_000
-    write_segments(aside, line, signal_records(line, range(now, now + 500)))
-    (segment,) = LogReader(aside).segments(line, 0, 1)
-    with closing(sqlite3.connect(home.manifest)) as manifest, manifest:
-        manifest.execute("ATTACH ? AS aside", (str(aside.manifest),))
-        manifest.execute("INSERT INTO segments SELECT * FROM aside.segments")
-    path = home.capture / segment.path.relative_to(aside.capture)
-
-    def bring() -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(segment.path, path)
-
-    return bring
 
 
 def runs(dagster: Dagster, line: str) -> list[dict[str, Any]]:
@@ -183,7 +161,9 @@ def test_a_line_that_is_behind_or_broken_holds_up_no_other(
     tmp_path: Path,
 ) -> None:
     capped = 6
-    repair = add_unreadable(settings.home, BROKEN, Home(tmp_path))
+    now = now_ms() - 60_000
+    unreadable = signal_records(BROKEN, range(now, now + 500))
+    repair = write_unreadable(settings.home, BROKEN, unreadable, aside=Home(tmp_path))
     before = {line: len(batches(engine, line)) for line in LINES}
     feed(SLOW, capped * ROW_CAP)
     for step in range(4):

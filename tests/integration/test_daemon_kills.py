@@ -7,7 +7,6 @@ import contextlib
 import itertools
 import os
 import random
-import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -28,7 +27,6 @@ from iiot_platform.core.paths import Home
 from iiot_platform.engine import ledger_schema as db
 from iiot_platform.engine.engine import Engine
 from iiot_platform.engine.partitions import partitions
-from iiot_platform.orchestration import processes
 from iiot_platform.orchestration.instance import LOCATION
 from iiot_platform.orchestration.naming import ASSET_TABLES, NIGHTLY
 from tests.servers import dagster as dagster_server
@@ -117,8 +115,6 @@ class Faults:
         self._steps = steps
         self._feed = feed
         self.killer = Killer(settings, steps, random.Random(SEED))
-        self._pool = dagster.started[1]
-        self._daemon = dagster.started[-1]
         self._fed = False
         self._deadline = time.monotonic() + FAULTS_TIMEOUT_S
 
@@ -163,21 +159,15 @@ class Faults:
         run_steps.set_trap(self._steps, "live", WRITTEN)
         while (pid := run_steps.caught(self._steps, "live", WRITTEN)) is None:
             self._go_on("a run to take the pool from")
-        family = psutil.Process(self._pool.pid).children(recursive=True)
-        self._kill(self._pool)
+        family = psutil.Process(self._dagster.process("pool").pid).children(recursive=True)
+        self._dagster.kill("pool")
         wait_for(lambda: not any(alive(one.pid) for one in family), "their end", RUN_TIMEOUT_S)
         self.killer.count(pid, placed=True)
-        self._pool = self._dagster.start_pool()
-        wait_for(lambda: processes.pool_ready(self._settings.home), "the pool", RUN_TIMEOUT_S)
+        self._dagster.ensure()
 
     def _kill_daemon(self) -> None:
-        self._kill(self._daemon)
-        self._daemon = self._dagster.start_daemon()
-
-    def _kill(self, process: subprocess.Popen[bytes]) -> None:
-        process.kill()
-        process.wait()
-        self._dagster.started.remove(process)
+        self._dagster.kill("daemon")
+        self._dagster.start_daemon()
 
     def _go_on(self, what: str) -> None:
         assert time.monotonic() < self._deadline, f"{what}: not in time; {self.killer.kills}"
@@ -271,7 +261,12 @@ def check_dagster(dagster: Dagster, engine: Engine, line: str, closed: list[int]
     for table in ASSET_TABLES:
         assert materialized(dagster, line, table, closed) == keys, table
     every = engine.ledger.hours(line)
-    assert materialized(dagster, line, "readings", every) == set(map(partition_key, every))
+    open_too = set(map(partition_key, every))
+    wait_for(  # a live run commits before it tells Dagster
+        lambda: materialized(dagster, line, "readings", every) == open_too,
+        "the hours of live runs",
+        RUN_TIMEOUT_S,
+    )
     found = dagster.graphql(CHECKS, key={"path": [line, "readings"]})["assetCheckExecutions"]
     told = [check["evaluation"] for check in found if check["evaluation"]]
     assert {evaluation["partition"] for evaluation in told} >= keys
@@ -315,6 +310,10 @@ def test_kills_at_any_moment_change_no_number(
         before = {line: contents(engine, line) for line in LINES}
         closed = {line: engine.closed_hours(line) for line in LINES}
         settled(dagster)
+        killed = {kill.run_id for kill in faults.killer.kills}
+        wait_for(
+            lambda: ended(dagster).keys() >= killed, "the end of what was killed", RUN_TIMEOUT_S
+        )
         how = ended(dagster)
         for kill in faults.killer.kills:
             assert how[kill.run_id] == "FAILURE", kill

@@ -1,4 +1,4 @@
-"""Batches, backfills and failures on a real Dagster; its last test stops the servers."""
+"""Batches, backfills and failures on a real Dagster."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,13 +13,23 @@ from iiot_platform.core.clock import MS_PER_HOUR, hour_of, now_ms, partition_key
 from iiot_platform.core.pages import partition_page
 from iiot_platform.core.paths import Home
 from iiot_platform.engine.engine import Engine
-from iiot_platform.orchestration.naming import ASSET_TABLES, ATTEMPT_TAG, LineNames, line_names
+from iiot_platform.orchestration.naming import (
+    ASSET_TABLES,
+    ATTEMPT_TAG,
+    KIND_TAG,
+    LINE_TAG,
+    LIVE,
+    LineNames,
+    line_names,
+)
 from tests.servers import dagster as dagster_server
-from tests.servers.capture_log import write_segments
+from tests.servers.capture_log import write_segments, write_unreadable
 from tests.servers.dagster import Dagster, shown_key, wait_for
 from tests.servers.lines import signal_records, within_its_hour
 
 LINES = ("press_1", "Línea 2 (Nord)")
+BROKEN = "press_3"
+"""Has no data but in the test that has a run of it fail."""
 BACKFILLED = 3
 RUN_TIMEOUT_S = 120.0
 
@@ -48,7 +58,7 @@ BACKFILL = """query($id: String!) { partitionBackfillOrError(backfillId: $id) {
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     root = tmp_path_factory.mktemp("installation")
     plant = root / "plant.yaml"
-    plant.write_text(yaml.safe_dump({"lines": list(LINES)}), encoding="utf-8")
+    plant.write_text(yaml.safe_dump({"lines": [*LINES, BROKEN]}), encoding="utf-8")
     return Settings(home=Home(root / "var"), plant_path=plant)
 
 
@@ -73,9 +83,16 @@ def hour(settings: Settings) -> int:
 
 
 @pytest.fixture(scope="module")
-def dagster(settings: Settings, hour: int) -> Iterator[Dagster]:  # noqa: ARG001 - data first
+def servers(settings: Settings, hour: int) -> Iterator[Dagster]:  # noqa: ARG001 - data first
     with dagster_server.running(settings) as server:
         yield server
+
+
+@pytest.fixture
+def dagster(servers: Dagster) -> Dagster:
+    """All of it, whatever the test before has ended."""
+    servers.ensure()
+    return servers
 
 
 @pytest.fixture(scope="module")
@@ -86,25 +103,27 @@ def engine(settings: Settings) -> Iterator[Engine]:
 
 
 @pytest.fixture(scope="module")
-def caught_up(dagster: Dagster, engine: Engine) -> None:
+def caught_up(servers: Dagster, engine: Engine) -> None:
+    servers.ensure()
     wait_for(
         lambda: all(engine.ledger.watermark(line) == engine.log.head(line) for line in LINES),
         "a batch of every line",
         RUN_TIMEOUT_S,
     )
-    wait_for(lambda: len(runs(dagster, "SUCCESS")) >= len(LINES), "two good runs", RUN_TIMEOUT_S)
+    wait_for(lambda: all(live(servers, line) for line in LINES), "their end", RUN_TIMEOUT_S)
 
 
 @pytest.fixture(scope="module")
 def backfill(
-    dagster: Dagster,
+    servers: Dagster,
     caught_up: None,  # noqa: ARG001 - the live batches come first
     names: dict[str, LineNames],
     hour: int,
 ) -> str:
     """A backfill as the UI launches it; the daemon looks at backfills every 30 s."""
+    servers.ensure()
     line = names[LINES[1]]
-    launched = dagster.graphql(
+    launched = servers.graphql(
         LAUNCH,
         params={
             "assetSelection": [{"path": line.table(table).path} for table in ASSET_TABLES],
@@ -116,9 +135,10 @@ def backfill(
     return str(launched["backfillId"])
 
 
-def runs(dagster: Dagster, *statuses: str, **tags: str) -> list[dict[str, Any]]:
-    given = {"tags": [{"key": key, "value": value} for key, value in tags.items()]}
-    found = dagster.graphql(RUNS, filter={"statuses": list(statuses), **(given if tags else {})})
+def live(dagster: Dagster, line: str, status: str = "SUCCESS") -> list[dict[str, Any]]:
+    """Live runs of a line that have ended so."""
+    tags = [{"key": LINE_TAG, "value": line}, {"key": KIND_TAG, "value": LIVE}]
+    found = dagster.graphql(RUNS, filter={"statuses": [status], "tags": tags})
     return [
         {**run, "tags": {tag["key"]: tag["value"] for tag in run["tags"]}}
         for run in found["runsOrError"]["results"]
@@ -156,28 +176,27 @@ def test_live_batches_materialize_their_hours(
                 if one["evaluation"] and one["evaluation"]["partition"] == partition_key(hour)
             }
             assert told == {"SUCCEEDED"}
-        raw = asset(dagster, names[line].raw.path)
-        assert not raw["isExecutable"]
-        assert raw["assetObservations"]
+        raw = names[line].raw.path
+        assert not asset(dagster, raw)["isExecutable"]
+        wait_for(  # the sensor tells it on its own
+            lambda at=raw: asset(dagster, at)["assetObservations"], "the log", RUN_TIMEOUT_S
+        )
 
 
-@pytest.mark.usefixtures("caught_up", "backfill")
 def test_a_failed_run_is_overtaken_by_the_next_attempt(
-    dagster: Dagster, settings: Settings, engine: Engine
+    dagster: Dagster, settings: Settings, engine: Engine, tmp_path: Path
 ) -> None:
-    line = LINES[0]
     now = now_ms()
-    lo, head = write_segments(
-        settings.home, line, signal_records(line, range(now, now + 2_000, 100))
-    )
-    segment = engine.log.segments(line, lo, head)[0].path
-    hidden = _hide(segment)
-    wait_for(lambda: runs(dagster, "FAILURE"), "a failed run", RUN_TIMEOUT_S)
-    assert engine.ledger.watermark(line) < head
-    hidden.rename(segment)
-    wait_for(lambda: engine.ledger.watermark(line) == head, "the next attempt", RUN_TIMEOUT_S)
+    records = signal_records(BROKEN, range(now, now + 2_000, 100))
+    repair = write_unreadable(settings.home, BROKEN, records, aside=Home(tmp_path))
+    wait_for(lambda: live(dagster, BROKEN, "FAILURE"), "a failed run", RUN_TIMEOUT_S)
+    assert engine.ledger.watermark(BROKEN) == 0
+    repair()
     wait_for(
-        lambda: any(int(run["tags"].get(ATTEMPT_TAG, 0)) > 1 for run in runs(dagster, "SUCCESS")),
+        lambda: engine.ledger.watermark(BROKEN) == len(records), "the next attempt", RUN_TIMEOUT_S
+    )
+    wait_for(
+        lambda: any(int(run["tags"].get(ATTEMPT_TAG, 0)) > 1 for run in live(dagster, BROKEN)),
         "a good run with a later attempt",
         RUN_TIMEOUT_S,
     )
@@ -209,9 +228,3 @@ def test_no_process_is_left_after_stop(dagster: Dagster, settings: Settings) -> 
     assert len(dagster.family()) >= 3
     assert dagster.stop() == []
     assert list((settings.home.dagster / "compute_logs").glob("*/compute_logs/*.err"))
-
-
-def _hide(segment: Path) -> Path:
-    hidden = segment.with_suffix(".hidden")
-    segment.rename(hidden)
-    return hidden

@@ -1,7 +1,6 @@
 """What Dagster does with any run, in the warm pool: retries, limits, logs, command line.
 
-With jobs of a plant's own, a run queue and run retries, which the platform's runs do without. The
-last test kills the pool.
+With jobs of a plant's own, a run queue and run retries, which the platform's runs do without.
 """
 
 import shutil
@@ -47,7 +46,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 
 
 @pytest.fixture(scope="module")
-def dagster(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dagster]:
+def servers(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dagster]:
     folder = tmp_path_factory.mktemp("config")
     shutil.copytree(CONFIG_FOLDER, folder, dirs_exist_ok=True)
     path = folder / "dagster.yaml"
@@ -64,6 +63,13 @@ def dagster(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Ite
     # a worker has more than a megabyte after any run
     with dagster_server.running(settings, pool=("--rss-mb", "1"), config=folder) as server:
         yield server
+
+
+@pytest.fixture
+def dagster(servers: Dagster) -> Dagster:
+    """With its pool, whatever the test before has done to it."""
+    servers.ensure()
+    return servers
 
 
 def launch(dagster: Dagster, job: str, **tags: str) -> str:
@@ -97,9 +103,10 @@ def messages(events: list[dict[str, Any]]) -> str:
 
 
 @pytest.fixture(scope="module")
-def flaky(dagster: Dagster) -> tuple[str, list[dict[str, Any]]]:
-    run_id = launch(dagster, "flaky", **{"plant/shift": "late"})
-    status, events = ended(dagster, run_id)
+def flaky(servers: Dagster) -> tuple[str, list[dict[str, Any]]]:
+    servers.ensure()
+    run_id = launch(servers, "flaky", **{"plant/shift": "late"})
+    status, events = ended(servers, run_id)
     assert status == "SUCCESS", messages(events)
     return run_id, events
 
@@ -179,9 +186,7 @@ def test_run_monitoring_ends_the_runs_of_a_pool_that_is_gone(dagster: Dagster) -
         "its start",
         TIMEOUT_S,
     )
-    pool = dagster.started[1]
-    pool.kill()
-    pool.wait()
+    dagster.kill("pool")
     status, events = ended(dagster, run_id)
     assert status == "FAILURE"
     assert "no pool listens" in messages(events)

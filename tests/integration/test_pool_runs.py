@@ -1,4 +1,4 @@
-"""Runs in the warm pool of a real Dagster; the last test stops the servers."""
+"""Runs in the warm pool of a real Dagster."""
 
 import contextlib
 import os
@@ -31,9 +31,8 @@ RUNS_PER_WORKER = 3
 RUN_TIMEOUT_S = 120.0
 PLANT = {"lines": [LINE], "batches": {"interval_s": 5}}
 
-RUN = """query($id: ID!) { runOrError(runId: $id) { ... on Run { status
+RUN = """query($id: ID!) { runOrError(runId: $id) { ... on Run { status jobName
   eventConnection { events { __typename ... on MessageEvent { message } } } } } }"""
-RUNS = """{ runsOrError(limit: 50) { ... on Runs { results { runId status jobName } } } }"""
 LAUNCH = """mutation($params: ExecutionParams!) { launchRun(executionParams: $params) {
   __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }"""
 TERMINATE = """mutation($id: String!) { terminateRun(runId: $id) { __typename
@@ -57,11 +56,18 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 
 
 @pytest.fixture(scope="module")
-def dagster(settings: Settings) -> Iterator[Dagster]:
+def servers(settings: Settings) -> Iterator[Dagster]:
     add_data(settings)
     options = ("--runs-per-worker", str(RUNS_PER_WORKER))
     with dagster_server.running(settings, pool=options) as server:
         yield server
+
+
+@pytest.fixture
+def dagster(servers: Dagster) -> Dagster:
+    """All of it, whatever the test before has ended."""
+    servers.ensure()
+    return servers
 
 
 @pytest.fixture
@@ -128,13 +134,19 @@ def ended(dagster: Dagster, run_id: str, timeout_s: float = RUN_TIMEOUT_S) -> tu
     return wait_for(look, f"the end of run {run_id}", timeout_s) or ("", "")
 
 
-def executing(settings: Settings) -> dict[str, Any]:
-    """A worker that has a run; there is one whenever data waits."""
+def executing(dagster: Dagster, settings: Settings) -> dict[str, Any]:
+    """A worker that has a run of the line; there is one whenever data waits."""
 
     def look() -> dict[str, Any] | None:
-        return next((w for w in workers(settings) if w["run_id"] and w["pid"]), None)
+        busy = (w for w in workers(settings) if w["run_id"] and w["pid"])
+        return next((w for w in busy if is_live(dagster, w["run_id"])), None)
 
     return wait_for(look, "a run in the pool", RUN_TIMEOUT_S) or {}
+
+
+def is_live(dagster: Dagster, run_id: str) -> bool:
+    """False for a schedule's run, which no lock of the ledger holds."""
+    return bool(dagster.graphql(RUN, id=run_id)["runOrError"]["jobName"] == JOB["jobName"])
 
 
 def started(dagster: Dagster, run_id: str) -> None:
@@ -182,7 +194,7 @@ def test_a_killed_worker_fails_its_run_and_the_next_attempt_takes_the_batch(
 ) -> None:
     with locked(settings):
         add_data(settings)
-        worker = executing(settings)
+        worker = executing(dagster, settings)
         started(dagster, worker["run_id"])
         os.kill(worker["pid"], signal.SIGKILL)
         status, log = ended(dagster, worker["run_id"])
@@ -194,7 +206,7 @@ def test_a_killed_worker_fails_its_run_and_the_next_attempt_takes_the_batch(
 def test_a_run_can_be_cancelled(dagster: Dagster, settings: Settings, engine: Engine) -> None:
     with locked(settings):
         add_data(settings)
-        worker = executing(settings)
+        worker = executing(dagster, settings)
         started(dagster, worker["run_id"])
         answer = dagster.graphql(TERMINATE, id=worker["run_id"])["terminateRun"]
         assert answer["__typename"] == "TerminateRunSuccess", answer
@@ -230,10 +242,8 @@ def test_a_run_never_uses_an_older_plant_than_its_location(
 
 
 @pytest.mark.usefixtures("engine")
-def test_without_the_pool_a_run_says_so_and_gets_a_process(
-    dagster: Dagster, settings: Settings
-) -> None:
-    pool = dagster.started[1]
+def test_without_the_pool_a_run_says_so_and_gets_a_process(dagster: Dagster) -> None:
+    pool = dagster.process("pool")
     family = psutil.Process(pool.pid).children(recursive=True)
     pool.send_signal(signal.SIGTERM)
     assert pool.wait(RUN_TIMEOUT_S) == 0
@@ -241,21 +251,18 @@ def test_without_the_pool_a_run_says_so_and_gets_a_process(
     status, log = ended(dagster, launch(dagster))
     assert status == "SUCCESS"
     assert "The warm pool does not take this run: no pool listens" in log
-    dagster.start_pool()
-    wait_for(lambda: processes.pool_ready(settings.home), "the pool again", RUN_TIMEOUT_S)
+    dagster.ensure()
     assert "warm pool" not in ended(dagster, launch(dagster))[1]
 
 
 def test_a_pool_that_was_killed_leaves_no_run_behind(
     dagster: Dagster, settings: Settings, engine: Engine
 ) -> None:
-    pool = dagster.started[-1]
     with locked(settings):
         add_data(settings)
-        worker = executing(settings)
-        family = psutil.Process(pool.pid).children(recursive=True)
-        pool.kill()
-        pool.wait()
+        worker = executing(dagster, settings)
+        family = psutil.Process(dagster.process("pool").pid).children(recursive=True)
+        dagster.kill("pool")
         wait_for(lambda: not any(alive(process) for process in family), "their end", RUN_TIMEOUT_S)
         dagster.start_pool()
         status, log = ended(dagster, worker["run_id"])
@@ -278,7 +285,7 @@ def test_a_second_pool_is_refused(dagster: Dagster, settings: Settings) -> None:
 
 @pytest.mark.usefixtures("engine")
 def test_no_process_is_left_behind(dagster: Dagster, settings: Settings) -> None:
-    assert len(workers(settings)) >= 1
+    wait_for(lambda: workers(settings), "something to stop", RUN_TIMEOUT_S)
     assert dagster.stop() == []
     assert not (settings.home.dagster / wire.SOCKET).exists()
     assert list((settings.home.dagster / "pool").iterdir()) == []

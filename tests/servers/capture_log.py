@@ -1,8 +1,9 @@
 """Writes a capture log as the buffer does, without the buffer: for tests of its readers."""
 
 import hashlib
+import shutil
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -57,6 +58,21 @@ def write_segments(
             )
             lo += len(part)
     return first, lo
+
+
+def write_unreadable(
+    home: Home, stream: str, records: Sequence[Record], *, aside: Home
+) -> Callable[[], None]:
+    """Begins a stream with segments whose files are elsewhere; returns what brings them."""
+    write_segments(aside, stream, records)
+    with closing(sqlite3.connect(home.manifest)) as manifest, manifest:
+        manifest.execute("ATTACH ? AS aside", (str(aside.manifest),))
+        manifest.execute("INSERT INTO segments SELECT * FROM aside.segments")
+
+    def bring() -> None:
+        shutil.copytree(aside.capture / path_segment(stream), home.capture / path_segment(stream))
+
+    return bring
 
 
 def _write(folder: Path, stream: str, part: list[tuple[int, Record]]) -> str:

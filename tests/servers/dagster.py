@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import unquote, urlsplit
 
 import psutil
@@ -40,9 +40,19 @@ def wait_for(look: Callable[[], Seen], what: str, timeout_s: float) -> Seen:
     return seen
 
 
+class Started(NamedTuple):
+    """A process and what it is, as `processes.Command` calls it."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+
+
 @dataclass
 class Dagster:
     """Running processes; `stop` ends them and says what is left.
+
+    Tests that share one may run in any order: a test that has ended processes leaves it at that,
+    and every test begins with `ensure`.
 
     Attributes:
         pool: options of the pool; None: there is none.
@@ -55,7 +65,7 @@ class Dagster:
     environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     code_port: int = field(default_factory=free_port)
     port: int = field(default_factory=free_port)
-    started: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    started: list[Started] = field(default_factory=list)
 
     def start(self) -> None:
         prepare_instance(self.settings.home, config=self.config)
@@ -69,7 +79,7 @@ class Dagster:
             START_TIMEOUT_S,
         )
         if self.pool is not None:
-            wait_for(lambda: processes.pool_ready(self.settings.home), "pool", START_TIMEOUT_S)
+            self.wait_for_pool()
         self.start_command(
             processes.webserver(
                 self.settings, self.environ, code_port=self.code_port, port=self.port
@@ -78,8 +88,32 @@ class Dagster:
         self.start_daemon()
         wait_for(lambda: processes.webserver_ready(self.port), "web server", START_TIMEOUT_S)
 
+    def ensure(self) -> None:
+        """Starts what a test has ended, if that is the pool or all of them."""
+        if not self.started:
+            self.start()
+        elif self.pool is not None:
+            if self.process("pool").poll() is not None:
+                self.start_pool()
+            self.wait_for_pool()
+
+    def process(self, name: str) -> "subprocess.Popen[bytes]":
+        """The newest one that is called so: "code", "pool", "webserver", "daemon", "pacemaker"."""
+        newest = (one.process for one in reversed(self.started) if one.name == f"dagster-{name}")
+        found = next(newest, None)
+        assert found is not None, f"no {name} among {[one.name for one in self.started]}"
+        return found
+
+    def kill(self, name: str) -> None:
+        process = self.process(name)
+        process.kill()
+        process.wait()
+
     def start_pool(self) -> "subprocess.Popen[bytes]":
         return self.start_command(processes.pool(self.settings, self.environ, *(self.pool or ())))
+
+    def wait_for_pool(self) -> None:
+        wait_for(lambda: processes.pool_ready(self.settings.home), "pool", START_TIMEOUT_S)
 
     def start_daemon(self) -> "subprocess.Popen[bytes]":
         return self.start_command(
@@ -97,7 +131,7 @@ class Dagster:
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
-        self.started.append(process)
+        self.started.append(Started(command.name, process))
         return process
 
     def _alive(self, process: "subprocess.Popen[bytes]") -> bool:
@@ -108,27 +142,29 @@ class Dagster:
     def family(self) -> list[psutil.Process]:
         """All processes and everything below them."""
         found: list[psutil.Process] = []
-        for process in self.started:
+        for one in self.started:
+            if one.process.poll() is not None:
+                continue  # its id may be another's by now
             with contextlib.suppress(psutil.NoSuchProcess):
-                parent = psutil.Process(process.pid)
+                parent = psutil.Process(one.process.pid)
                 found += [parent, *parent.children(recursive=True)]
         return found
 
     def stop(self) -> list[str]:
         """Ends them with SIGTERM, the code server last; returns the commands that outlived them."""
         family = {process: _command(process) for process in self.family()}
-        for process in reversed(self.started):
-            process.send_signal(signal.SIGTERM)
+        for one in reversed(self.started):
+            one.process.send_signal(signal.SIGTERM)
         until = time.monotonic() + STOP_TIMEOUT_S
-        for process in self.started:
+        for one in self.started:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(max(until - time.monotonic(), 0))
+                one.process.wait(max(until - time.monotonic(), 0))
         _, left = psutil.wait_procs(family, timeout=max(until - time.monotonic(), 5))
         for process in left:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
-        for process in self.started:
-            process.wait(STOP_TIMEOUT_S)
+        for one in self.started:
+            one.process.wait(STOP_TIMEOUT_S)
         self.started.clear()
         return [family[process] for process in left]
 

@@ -14,6 +14,8 @@ from iiot_platform.core.errors import DecodeError, SourceError
 
 MOST_TOPICS: Final = 10_000
 _LONGEST_TEXT: Final = 120
+_ANSWER_S: Final = 10.0
+"""How long a broker may take to confirm the subscription."""
 
 Births = dict[str, dict[int, tuple[str, int]]]
 """Name and data type by alias, of each Sparkplug node and device."""
@@ -26,7 +28,7 @@ def heard(
 
     Args:
         source: the broker.
-        seconds: how long to listen.
+        seconds: how long to listen, from the subscription on.
         chosen: which topics are asked for.
 
     Raises:
@@ -36,6 +38,7 @@ def heard(
     accepted: list[bool] = []
     refused: list[str] = []
     births: Births = {}
+    until = time.monotonic() + max(seconds, _ANSWER_S)
     where = f"{source.host}:{source.port}"
 
     def connected(client: Any, _: Any, _flags: Any, code: Any, _properties: Any) -> None:
@@ -44,6 +47,10 @@ def heard(
         else:
             accepted.append(True)
             client.subscribe("#")
+
+    def subscribed(*_: Any) -> None:
+        nonlocal until
+        until = time.monotonic() + seconds
 
     def message(_client: Any, _: Any, got: paho.MQTTMessage) -> None:
         text = shown(got.topic, bytes(got.payload), births)  # also for the births of what is chosen
@@ -54,12 +61,12 @@ def heard(
 
     client = BrokerClient(source, source.client_id)
     client.on_connect = connected
+    client.on_subscribe = subscribed
     client.on_message = message
     try:
         client.connect(source.host, source.port)
     except OSError as error:
         raise SourceError(f"{where}: {mqtt_failures.not_reached(error, source)}") from error
-    until = time.monotonic() + seconds
     while time.monotonic() < until and not refused:
         code = client.loop(min(0.1, max(until - time.monotonic(), 0.001)))
         if code != paho.MQTT_ERR_SUCCESS and not refused:

@@ -2,7 +2,7 @@
 
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 from typing import Final
@@ -66,6 +66,7 @@ class Supervisor:
         self._pages = Pages(demo, self._make)
         self._alerts = AlertNews(self._home, demo.plant.alerts)
         self._failed_batches: int | None = None
+        self._incomplete: Mapping[str, tuple[int, int]] = {}
         self._phase = "starting"
         self._looked_at = 0.0
         self._shown_at = 0.0
@@ -204,14 +205,25 @@ class Supervisor:
 
     def _drained(self) -> bool:
         """True once as much was captured as was published, and all of it was computed."""
-        lines = self._progress.status.lines
-        published = {
-            **self._progress.mqtt.published().expected,
-            **self._progress.opcua.published().expected,
-        }
-        gained = self._progress.per_line()
+        progress = self._progress
+        gained, published = progress.per_line(), progress.mqtt.published().expected
         arrived = all(gained[x][1] - gained[x][0] >= n for x, n in published.items() if x in gained)
-        return arrived and all(line.lag_rows == 0 for line in lines)
+        if not arrived or any(line.lag_rows for line in progress.status.lines):
+            return False
+        # beside its values the log of a line over OPC UA has history: how long it is tells nothing
+        if gained == self._incomplete:
+            return False
+        shown = progress.opcua.published().shown_per_line
+        if outcome.values_missing(shown, self._captures(gained)):
+            self._incomplete = gained
+        return gained != self._incomplete
+
+    def _captures(self, gained: Mapping[str, tuple[int, int]]) -> dict[str, outcome.Captured]:
+        """What the log has gained of each line over OPC UA."""
+        return {
+            line: outcome.captured(self._home, line, *gained.get(line, (0, 0)))
+            for line in self._demo.opcua_lines
+        }
 
     def _outcome(self, seconds: float) -> Outcome:
         progress, home = self._progress, self._home
@@ -224,10 +236,7 @@ class Supervisor:
         lines = self._demo.plant.line_names
         found = outcome.found_faults(home, home.simulator / "labels.jsonl", lines, start_ms)
         recall, recall_total = outcome.recall(found)
-        captures = {
-            line: outcome.captured(home, line, *gained.get(line, (0, 0)))
-            for line in self._demo.opcua_lines
-        }
+        captures = self._captures(gained)
         problems = outcome.losses(home, published.per_line, gained)
         problems += outcome.values_missing(served.shown_per_line, captures)
         if totals.lag_rows:

@@ -167,8 +167,8 @@ def test_a_fault_is_told_over_mqtt_in_the_terminal_and_on_the_live_page(tmp_path
         client.on_message = lambda _client, _data, message: told.update(
             {message.topic: json.loads(message.payload)}
         )
+        client.on_connect = lambda client, *_: client.subscribe("iiot/alerts/#", 1)
         client.connect("127.0.0.1", ports["mqtt"])
-        client.subscribe("iiot/alerts/#", 1)
         deadline = time.monotonic() + READY_S
         page = ""
         while topic not in told or "line1 press/oil: many anomalies" not in page:

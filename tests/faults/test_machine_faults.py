@@ -366,9 +366,8 @@ def goes_on(home: Home, first: int) -> None:
     with (
         MosquittoServer(home.root / "broker") as broker,
         capturing(home.root, broker.port) as service,
-        Publisher(broker.port) as publisher,
+        Publisher(broker.port, first=first) as publisher,
     ):
-        publisher.sent = first
         until(reached(publisher, 50), "messages afterwards")
         publisher.stop()
         until(lambda: holds_all(home.root, publisher), "everything")

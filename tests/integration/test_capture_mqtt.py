@@ -295,7 +295,7 @@ def test_nothing_is_taken_from_the_reserve_of_the_disk(
         publish(server, "line1/m/a", sent, "-q", "1")
         until(lambda: len(service._batch) == 100)
         assert captured(service) == 0
-        assert "full but for the reserve" in service.statistics()["storage_error"]
+        until(lambda: "full but for the reserve" in service.statistics()["storage_error"])
         assert service.statistics()["disk"]["level"] == "full"
         free[0] = 10_000_000_000
         until(lambda: captured(service) == 300)

@@ -30,14 +30,19 @@ def told(
 
 @contextmanager
 def publishing(server: MosquittoServer, *options: str) -> Iterator[None]:
-    """Three topics, over and over."""
+    """Three topics, over and over; retained, so that who subscribes hears each at once."""
     stop = threading.Event()
+    command = [program("mosquitto_pub"), "-h", server.host, "-p", str(server.port), *options]
+
+    def once() -> None:
+        for topic in ("line1/press/oil", "line2/oven/zone", "short/topic"):
+            subprocess.run([*command, "-r", "-q", "1", "-t", topic, "-m", '{"A":1}'], check=True)
 
     def publish() -> None:
-        command = [program("mosquitto_pub"), "-h", server.host, "-p", str(server.port), *options]
         while not stop.is_set():
-            for topic in ("line1/press/oil", "line2/oven/zone", "short/topic"):
-                subprocess.run([*command, "-t", topic, "-m", '{"A":1}'], check=True)
+            once()
+
+    once()
 
     publisher = threading.Thread(target=publish)
     publisher.start()

@@ -40,16 +40,22 @@ MEASURED = tuple(schema.measured())
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Influx]:
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Influx]:
     influx.require()
     with influx.server(tmp_path_factory.mktemp("influx"), max_body_bytes=400_000) as running:
         yield running
 
 
 @pytest.fixture
+def server(shared: Influx) -> Influx:
+    """Without the faults of the test before."""
+    if shared.faults is not None:
+        shared.faults.clear()
+    return shared
+
+
+@pytest.fixture
 def sink(server: Influx) -> Iterator[InfluxSink]:
-    if server.faults is not None:
-        server.faults.clear()
     with InfluxSink(server.settings, timeout_s=5.0, retry_for_s=1.0) as ready:
         yield ready
 

@@ -83,7 +83,7 @@ def test_what_a_gap_lacks_comes_from_history_and_the_hours_are_complete(
                 found: int = statistics()["lines"][LINE]["captured"]
                 return found
 
-            until(lambda: count("connects") == 1, "connected")
+            until(lambda: captured() == 4, "first values")
             server.tell(f"burst 1 101 1 {start_ms}")
             until(lambda: captured() == 4 + 400, "values before the gap")
             proxy.cut()
@@ -170,6 +170,7 @@ def test_a_server_without_history_leaves_the_gap_open(tmp_path: Path) -> None:
             until(lambda: statistics()["lines"][LINE]["captured"] == 4, "first values")
         with capturing(tmp_path, plant(server.url)) as statistics:
             until(lambda: statistics()["sources"]["plc"]["gaps"] == 1, "the gap")
+            until(lambda: statistics()["lines"][LINE]["captured"] == 9, "the values of now")
             server.tell("burst 1 11 10")
             until(lambda: statistics()["lines"][LINE]["captured"] == 9 + 40, "live values")
     assert ["filled" in one for one in said_of(tmp_path)] == [False]

@@ -85,7 +85,7 @@ def test_a_session_that_expired_in_a_cut_is_begun_anew(tmp_path: Path) -> None:
 
 
 def test_a_cut_that_is_too_long_is_not_bridged(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(opcua_connection, "BRIDGE_S", 0.3)
     with (
@@ -95,7 +95,8 @@ def test_a_cut_that_is_too_long_is_not_bridged(
     ):
         until(lambda: status()["captured"] == 4, "first values")
         proxy.cut()
-        until(lambda: status()["reason"] == "the connection is away", "bridged")
+        until(lambda: "the connection is away" in caplog.text, "bridged")
+        until(lambda: status()["state"] == "disconnected", "said so")
         until(lambda: status()["reason"] != "the connection is away", "given up")
         assert server.tell("sessions") == "1"  # and could have been taken up
         proxy.mend()

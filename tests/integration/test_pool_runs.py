@@ -247,7 +247,7 @@ def test_without_the_pool_a_run_says_so_and_gets_a_process(dagster: Dagster) -> 
     family = psutil.Process(pool.pid).children(recursive=True)
     pool.send_signal(signal.SIGTERM)
     assert pool.wait(RUN_TIMEOUT_S) == 0
-    assert not any(process.is_running() for process in family)
+    wait_for(lambda: not any(map(alive, family)), "their end", RUN_TIMEOUT_S)
     status, log = ended(dagster, launch(dagster))
     assert status == "SUCCESS"
     assert "The warm pool does not take this run: no pool listens" in log

@@ -18,6 +18,7 @@ from iiot_platform.orchestration import processes
 from iiot_platform.orchestration.instance import prepare_instance
 from iiot_platform.orchestration.pool import sources, wire
 from tests.servers.dagster import wait_for
+from tests.servers.worker_kills import alive
 
 TIMEOUT_S = 60.0
 WAITS = "c0ffee00-0000-4000-8000-000000000001"
@@ -111,9 +112,7 @@ def test_a_nursery_that_dies_is_replaced(
         "another nursery",
         TIMEOUT_S,
     )
-    assert not any(
-        psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie" for pid in killed
-    )
+    wait_for(lambda: not any(map(alive, killed)), "the end of its workers", TIMEOUT_S)
     assert launch() is None
 
 
@@ -130,7 +129,7 @@ def test_a_run_that_waits_when_the_pool_ends_has_failed_once_it_is_back(
     family = psutil.Process(pool.pid).children(recursive=True)
     pool.terminate()
     assert pool.wait(TIMEOUT_S) == 0
-    assert not any(process.is_running() and process.status() != "zombie" for process in family)
+    wait_for(lambda: not any(alive(one.pid) for one in family), "their end", TIMEOUT_S)
     command = processes.pool(settings, os.environ)
     with subprocess.Popen(command.argv, env=dict(command.environ)) as again:
         wait_for(lambda: status(instance) == DagsterRunStatus.FAILURE, "its failure", TIMEOUT_S)

@@ -24,11 +24,18 @@ MEASURED = (*schema.measured(), schema.EVENTS)
 
 
 @pytest.fixture(scope="module", params=databases.NAMES)
-def database(
+def shared(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Database]:
     with databases.running(request.param, tmp_path_factory.mktemp("database")) as running:
         yield running
+
+
+@pytest.fixture
+def database(shared: Database) -> Database:
+    """The one of all tests here; it runs, also where a test before has failed in between."""
+    shared.ensure()
+    return shared
 
 
 @pytest.fixture

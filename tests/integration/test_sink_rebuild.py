@@ -104,7 +104,9 @@ def cluster() -> Iterator[PostgresServer]:
 @pytest.fixture(params=databases.NAMES)
 def site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
     if request.param == POSTGRESQL:  # a cluster takes seconds to make
-        found = Site(tmp_path, PostgresDatabase(request.getfixturevalue("cluster")), request.param)
+        cluster: PostgresServer = request.getfixturevalue("cluster")
+        cluster.ensure()
+        found = Site(tmp_path, PostgresDatabase(cluster), request.param)
         found.plant()
         yield found
         return

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -191,10 +192,40 @@ def test_exported_hours_are_read_with_the_births_before_them(tmp_path: Path) -> 
     assert run(there, "log", "verify", "--export", str(export), "--computed") == 0
 
 
+@contextmanager
+def listening(
+    port: int, topic_filter: str, login: tuple[str, str] | None = None
+) -> Iterator[list[str]]:
+    """The topics that a broker has passed on, from now on."""
+    heard: list[str] = []
+    subscribed = threading.Event()
+    client = mqtt.Client(CallbackAPIVersion.VERSION2, protocol=mqtt.MQTTv5)
+    if login is not None:
+        client.username_pw_set(*login)
+    client.on_message = lambda _c, _u, message: heard.append(message.topic)
+    client.on_connect = lambda client, *_: client.subscribe(topic_filter, 1)
+    client.on_subscribe = lambda *_: subscribed.set()
+    client.connect("127.0.0.1", port)
+    client.loop_start()
+    try:
+        assert subscribed.wait(DEADLINE_S)
+        yield heard
+    finally:
+        client.disconnect()
+        client.loop_stop()
+
+
+def be_born(node: EdgeNode, port: int, login: tuple[str, str] | None = None) -> None:
+    """The broker has had a node's births, and data behind them: who comes now has missed them."""
+    with listening(port, "spBv1.0/+/DDATA/#", login) as heard:
+        report(node, lambda: heard, "births at the broker")
+    assert node.births == 1
+
+
 def test_a_birth_that_was_missed_is_asked_for(server: MosquittoServer, tmp_path: Path) -> None:
     home, setting = tmp_path / "var", plant(server.port)
     node = EdgeNode(BrokerAddress(port=server.port), LINE, "press", ("d",))
-    report(node, lambda: node.births == 1, "birth at the broker")
+    be_born(node, server.port)
     with capturing(home, setting) as service:
         report(node, lambda: topics(home)[f"spBv1.0/{LINE}/DBIRTH/press/d"] >= 1, "the answer")
         report(node, lambda: topics(home)[f"spBv1.0/{LINE}/DDATA/press/d"] >= 5, "data")
@@ -287,7 +318,7 @@ def test_births_are_asked_for_with_login_and_certificate(tmp_path: Path) -> None
     login = {"username": "node", "password": SecretStr(users["node"])}
     node = EdgeNode(BrokerAddress(port=plain_port, **login), LINE, "press", ("d",))
     with MosquittoServer(tmp_path / "b", users=users, tls=encrypted, lines=[listener]) as server:
-        report(node, lambda: node.births == 1, "birth at the broker")
+        be_born(node, plain_port, ("node", users["node"]))
         with capturing(home, plant(server.port, source=source)) as service:
             report(node, lambda: node.births == 2, "the answer")
             report(node, lambda: topics(home)[f"spBv1.0/{LINE}/DBIRTH/press/d"] >= 1, "birth")
@@ -301,19 +332,12 @@ def test_nobody_is_asked_where_nothing_may_be_written(
     server: MosquittoServer, tmp_path: Path
 ) -> None:
     home = tmp_path / "var"
-    heard: list[str] = []
-    listener = mqtt.Client(CallbackAPIVersion.VERSION2, protocol=mqtt.MQTTv5)
-    listener.on_message = lambda _c, _u, message: heard.append(message.topic)
-    listener.on_connect = lambda client, *_: client.subscribe("spBv1.0/+/NCMD/#", 1)
-    listener.connect("127.0.0.1", server.port)
-    listener.loop_start()
     node = EdgeNode(BrokerAddress(port=server.port), LINE, "press", ("d",))
-    report(node, lambda: node.births == 1, "birth at the broker")
-    with capturing(home, plant(server.port, rebirth=False)):
-        report(node, lambda: topics(home)[f"spBv1.0/{LINE}/DDATA/press/d"] >= 20, "data")
-    node.stop()
-    listener.disconnect()
-    listener.loop_stop()
+    with listening(server.port, "spBv1.0/+/NCMD/#") as heard:
+        be_born(node, server.port)
+        with capturing(home, plant(server.port, rebirth=False)):
+            report(node, lambda: topics(home)[f"spBv1.0/{LINE}/DDATA/press/d"] >= 20, "data")
+        node.stop()
     assert (node.births, heard) == (1, [])
 
 
@@ -326,7 +350,7 @@ def test_nodes_come_and_go_while_the_buffer_runs(server: MosquittoServer, tmp_pa
     birth = f"spBv1.0/{LINE}/NBIRTH/press"
     node = EdgeNode(BrokerAddress(port=server.port), LINE, "press", ("d",))
     with capturing(home, without) as service:
-        report(node, lambda: node.births == 1, "birth at the broker")
+        be_born(node, server.port)
         service.follow(with_nodes)
         report(node, lambda: topics(home)[birth] >= 1, "the birth that was asked for")
         assert f"spBv1.0/{LINE}/DDATA/+/+" in remembered.read_text()

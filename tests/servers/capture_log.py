@@ -65,6 +65,7 @@ def write_unreadable(
 ) -> Callable[[], None]:
     """Begins a stream with segments whose files are elsewhere; returns what brings them."""
     write_segments(aside, stream, records)
+    write_segments(home, stream, [])  # it may be the first stream of this home
     with closing(sqlite3.connect(home.manifest)) as manifest, manifest:
         manifest.execute("ATTACH ? AS aside", (str(aside.manifest),))
         manifest.execute("INSERT INTO segments SELECT * FROM aside.segments")

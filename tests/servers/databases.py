@@ -45,6 +45,9 @@ class Database(Protocol):
 
     def start(self) -> None: ...
 
+    def ensure(self) -> None:
+        """Starts it where a test has left it killed."""
+
     def shown(self, table: schema.Table) -> list[dict[str, Any]]:
         """Rows that a chart would show, `ts` in Unix milliseconds."""
 
@@ -86,6 +89,10 @@ class InfluxDatabase:
     def start(self) -> None:
         assert self.server.process is not None
         self.server.process.start()
+
+    def ensure(self) -> None:
+        assert self.server.process is not None
+        self.server.process.ensure()
 
     def shown(self, table: schema.Table) -> list[dict[str, Any]]:
         where = f"\"{table.mark}\" != '{schema.DELETED}'"
@@ -139,6 +146,9 @@ class PostgresDatabase:
 
     def start(self) -> None:
         self.server.start()
+
+    def ensure(self) -> None:
+        self.server.ensure()
 
     def query(self, statement: str, *values: Any) -> list[dict[str, Any]]:
         """The rows of a statement, which is committed."""

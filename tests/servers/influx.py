@@ -244,6 +244,11 @@ class InfluxProcess:
                 raise RuntimeError((self.root / "influxd.log").read_text()[-2_000:])
             time.sleep(0.05)
 
+    def ensure(self) -> None:
+        """Starts it where a test has left it killed."""
+        if self._process is None:
+            self.start()
+
     def kill(self) -> None:
         if self._process is not None:
             self._process.send_signal(signal.SIGKILL)

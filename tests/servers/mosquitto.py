@@ -4,6 +4,7 @@ import base64
 import getpass
 import hashlib
 import os
+import re
 import shutil
 import signal
 import socket
@@ -76,24 +77,29 @@ class MosquittoServer:
         return (self.folder / "mosquitto.log").read_text(errors="replace")
 
     def start(self) -> None:
-        """Start and wait until the port answers."""
+        """Start and wait until each port answers."""
         executable = program("mosquitto")
         self.folder.mkdir(parents=True, exist_ok=True)
         configuration = self.folder / "mosquitto.conf"
-        configuration.write_text("\n".join(self._configuration()) + "\n")
+        text = "\n".join(self._configuration()) + "\n"
+        configuration.write_text(text)
+        ports = [int(port) for port in re.findall(r"^listener (\d+)", text, re.MULTILINE)]
         with (self.folder / "mosquitto.log").open("ab") as log:
             self.process = subprocess.Popen(
                 [executable, "-c", configuration], stdout=log, stderr=subprocess.STDOUT
             )
         deadline = time.monotonic() + START_TIMEOUT_S
         while True:
-            with socket.socket() as probe:
-                if probe.connect_ex((self.host, self.port)) == 0:
-                    return
+            if all(self._listens(port) for port in ports):
+                return
             if self.process.poll() is not None or time.monotonic() > deadline:
                 self.stop()
                 raise RuntimeError(f"mosquitto did not start:\n{self.log}")
             time.sleep(0.02)
+
+    def _listens(self, port: int) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex((self.host, port)) == 0
 
     def stop(self) -> None:
         """Orderly end."""

@@ -32,6 +32,7 @@ class Publisher:
         window: messages under way at most.
         login: user and password.
         qos: 0 counts as acknowledged what was handed to the network.
+        first: number of its first message.
     """
 
     def __init__(
@@ -43,10 +44,11 @@ class Publisher:
         window: int = 2_000,
         login: tuple[str, str] | None = None,
         qos: int = 1,
+        first: int = 0,
     ) -> None:
         self.rate_per_s = rate_per_s
         self.acknowledged: set[int] = set()
-        self.sent = 0
+        self.sent = first
         self._port, self._topic, self._window, self._login = port, topic, window, login
         self._qos = qos
         self._stop = threading.Event()

@@ -138,6 +138,11 @@ class PostgresServer:
                 raise RuntimeError(f"postgres does not answer: {said}")
             time.sleep(0.05)
 
+    def ensure(self) -> None:
+        """Starts it where a test has left it killed."""
+        if self._process is None:
+            self.start()
+
     def kill(self) -> None:
         """Kills the server as a crash would, all its processes at once."""
         if self._process is not None:

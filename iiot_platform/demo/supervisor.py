@@ -66,7 +66,8 @@ class Supervisor:
         self._pages = Pages(demo, self._make)
         self._alerts = AlertNews(self._home, demo.plant.alerts)
         self._failed_batches: int | None = None
-        self._incomplete: Mapping[str, tuple[int, int]] = {}
+        self._examined: tuple[Mapping[str, tuple[int, int]], bool] = ({}, True)
+        """What the logs had gained when they were last read through, and whether it was all."""
         self._phase = "starting"
         self._looked_at = 0.0
         self._shown_at = 0.0
@@ -211,12 +212,12 @@ class Supervisor:
         if not arrived or any(line.lag_rows for line in progress.status.lines):
             return False
         # beside its values the log of a line over OPC UA has history: how long it is tells nothing
-        if gained == self._incomplete:
-            return False
-        shown = progress.opcua.published().shown_per_line
-        if outcome.values_missing(shown, self._captures(gained)):
-            self._incomplete = gained
-        return gained != self._incomplete
+        examined, _ = self._examined
+        if gained != examined:
+            shown = progress.opcua.published().shown_per_line
+            missing = outcome.values_missing(shown, self._captures(gained))
+            self._examined = gained, not missing
+        return self._examined[1]
 
     def _captures(self, gained: Mapping[str, tuple[int, int]]) -> dict[str, outcome.Captured]:
         """What the log has gained of each line over OPC UA."""

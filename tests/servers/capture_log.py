@@ -71,7 +71,8 @@ def write_unreadable(
         manifest.execute("INSERT INTO segments SELECT * FROM aside.segments")
 
     def bring() -> None:
-        shutil.copytree(aside.capture / path_segment(stream), home.capture / path_segment(stream))
+        coming = shutil.copytree(aside.capture / path_segment(stream), aside.root / "coming")
+        shutil.move(coming, home.capture / path_segment(stream))  # all at once
 
     return bring
 

@@ -1,6 +1,5 @@
 """Dagster's storage on SQLite and PostgreSQL, under many processes at once."""
 
-import multiprocessing
 import os
 import sqlite3
 import threading
@@ -29,6 +28,7 @@ from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
 
 from iiot_platform.orchestration.event_text import unpacked
 from iiot_platform.orchestration.storage_sqlite import Runs, sqlite_parts
+from tests.servers.forks import forks
 
 KEYS = [AssetKey(f"table_{number}") for number in range(3)]
 PROCESSES = 3
@@ -68,7 +68,8 @@ def instance(folder: Path) -> Iterator[DagsterInstance]:
 
 
 def execute(folder: str, runs: int, environ: dict[str, str]) -> None:
-    os.environ.update(environ)  # what the server of the forks knows is older
+    os.environ.clear()  # the server of the forks has that of another test
+    os.environ.update(environ)
     with DagsterInstance.from_config(folder) as instance:
         for _ in range(runs):
             assert computing.execute_in_process(instance=instance).success
@@ -134,8 +135,7 @@ def test_new_events_are_told_to_who_watches(instance: DagsterInstance) -> None:
 
 def test_many_processes_open_and_write_it_at_once(folder: Path) -> None:
     # each begins with nothing open, and all share one import of Dagster
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
+    context = forks()
     processes = [
         context.Process(target=execute, args=(str(folder), RUNS, dict(os.environ)))
         for _ in range(PROCESSES)

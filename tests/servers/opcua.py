@@ -7,7 +7,6 @@ standard's 6,000 nodes, which takes longer than most tests.
 import asyncio
 import contextlib
 import logging
-import multiprocessing
 import os
 import signal
 import time
@@ -23,6 +22,7 @@ from asyncua import Server, ua
 from simulator.opcua_history import PlantHistory
 from simulator.opcua_security import URI, OneUser, secure
 from simulator.opcua_server import NAMESPACE, PlantServer, Trouble
+from tests.servers.forks import forks
 from tests.servers.ports import free_port
 
 START_TIMEOUT_S = 60.0
@@ -82,8 +82,7 @@ class OpcUaServer:
         """Start, and wait until it listens."""
         self.folder.mkdir(parents=True, exist_ok=True)
         given = {"url": self.url, "folder": str(self.folder), **self.options, **options}
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["tests.servers.opcua_nodes"])
+        context = forks()
         self._line, its_end = context.Pipe()
         self._process = context.Process(target=_run, args=(given, its_end), daemon=True)
         self._process.start()

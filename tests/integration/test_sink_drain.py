@@ -82,7 +82,7 @@ def test_a_missing_tag_and_an_empty_one_are_the_same(
         )
         sink.write(schema.SIGNALS, rows)
     (row,) = [row for row in database.shown(schema.SIGNALS) if row["line_name"] == line]
-    assert not row["machine_name"]
+    assert not row.get("machine_name")  # InfluxDB does not show a tag that no row has
 
 
 def test_the_last_of_two_rows_of_one_key_stands(

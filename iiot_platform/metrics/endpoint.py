@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 
 MOST_CONNECTIONS: Final = 16
 _TIMEOUT_S: Final = 10.0
+_STOP_S: Final = 0.1
+"""How often the server looks whether it is to end, and how long an end then takes."""
 
 Check = Callable[[], Mapping[str, str]]
 """What is not as it should be: what, and why; empty where all is well."""
@@ -71,7 +73,9 @@ class MetricsServer:
             self._server.socket = context.wrap_socket(
                 self._server.socket, server_side=True, do_handshake_on_connect=False
             )
-        self._thread = threading.Thread(target=self._server.serve_forever, name="metrics")
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(_STOP_S,), name="metrics"
+        )
 
     @property
     def url(self) -> str:

@@ -64,10 +64,16 @@ def told(record_property: Callable[[str, object], None]) -> Tell:
 
 @pytest.fixture(autouse=True, scope="session")
 def _imports_are_no_garbage() -> Iterator[None]:
-    """What was imported by now stays: to look through it ever again takes a tenth of all time."""
+    """What was imported by now stays: to look through it ever again takes a tenth of all time.
+
+    What tests leave goes later, which with this much of it is soon enough.
+    """
     gc.collect()
     gc.freeze()
+    usual = gc.get_threshold()
+    gc.set_threshold(10_000, 50, 50)
     yield
+    gc.set_threshold(*usual)
     gc.unfreeze()
 
 

@@ -9,6 +9,7 @@ import typer
 from iiot_platform.cli.app import EXIT_FAILURE
 from iiot_platform.demo.display import Display
 from iiot_platform.demo.installation import DemoInstallation, DemoOptions
+from iiot_platform.demo.ports import PortClaims
 from iiot_platform.demo.supervisor import Supervisor
 
 
@@ -32,11 +33,12 @@ def demo(
     what was measured, and the exit code is not 0 where a message was lost or a table is empty.
     """
     options = DemoOptions(seconds=seconds, history_s=history, scenario=scenario)
-    installation = DemoInstallation.prepare(context.obj, options)
-    with Display() as display:
-        outcome = Supervisor(installation, display).run()
-        if outcome is None:
-            display.say(f"stopped; the tables stay in {installation.settings.home.tables}")
+    with PortClaims() as claims:
+        installation = DemoInstallation.prepare(context.obj, options, claims)
+        with Display() as display:
+            outcome = Supervisor(installation, display).run()
+            if outcome is None:
+                display.say(f"stopped; the tables stay in {installation.settings.home.tables}")
     if outcome is not None:
         typer.echo(json.dumps(outcome.as_json(), ensure_ascii=False))
     if seconds is not None and (outcome is None or outcome.problems):

@@ -16,7 +16,7 @@ from iiot_platform.config.plant_file import load_plant
 from iiot_platform.config.settings import PLANT_FILE, Settings
 from iiot_platform.core.errors import ConfigError
 from iiot_platform.demo.children import Command
-from iiot_platform.demo.ports import HOST, choose_ports
+from iiot_platform.demo.ports import HOST, PortClaims, choose_ports
 from simulator import BrokerAddress, OpcUaTwin, plant_yaml
 from simulator.scenario_file import DEFAULT_SCENARIO, load_scenario
 
@@ -86,15 +86,22 @@ class DemoInstallation:
     environ: Mapping[str, str]
 
     @classmethod
-    def prepare(cls, environ: Mapping[str, str], options: DemoOptions) -> "DemoInstallation":
+    def prepare(
+        cls, environ: Mapping[str, str], options: DemoOptions, claims: PortClaims
+    ) -> "DemoInstallation":
         """Choose ports and write the plant file where there is none.
+
+        Args:
+            environ: the environment of the demo.
+            options: how it is run.
+            claims: keep its ports from other demos.
 
         Raises:
             ConfigError: the plant file or the environment is wrong.
         """
         given = Settings.from_environ(environ)
         home = given.home
-        ports = choose_ports(home.root / "ports.json")
+        ports = choose_ports(home.root / "ports.json", claims)
         path = home.root / PLANT_FILE
         server_url = f"opc.tcp://{HOST}:{ports['opcua']}"
         _write_plant(path, options, ports["mqtt"], server_url)

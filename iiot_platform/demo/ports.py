@@ -4,7 +4,9 @@ import json
 import socket
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
+
+from iiot_platform.core.errors import ConfigError
 
 HOST: Final = "127.0.0.1"
 USUAL: Final[Mapping[str, int]] = {
@@ -16,10 +18,62 @@ USUAL: Final[Mapping[str, int]] = {
     "buffer-metrics": 9470,
     "metrics": 9471,
 }
+_TRIES: Final = 100
 
 
-def choose_ports(path: Path, preferred: Mapping[str, int] = USUAL) -> dict[str, int]:
-    """A free port for each name; the choice is kept in a file for the next start."""
+class PortClaims:
+    """Keeps ports from other demos of this machine; use it with `with`.
+
+    A port is free until its server listens, seconds after it was chosen. The mark of a port is a
+    socket without a file, which goes with its process however that ends.
+    """
+
+    def __init__(self) -> None:
+        self._marks: list[socket.socket] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        for mark in self._marks:
+            mark.close()
+        self._marks.clear()
+
+    def take(self, port: int) -> bool:
+        """Claims a port; False where it is another's, or somebody listens on it."""
+        mark = socket.socket(socket.AF_UNIX)
+        try:
+            mark.bind(f"\0iiot-demo-port-{port}")
+        except OSError:
+            mark.close()
+            return False
+        if not is_free(port):
+            mark.close()
+            return False
+        self._marks.append(mark)
+        return True
+
+    def take_any(self) -> int:
+        """Claims one that nobody listens on.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        for _ in range(_TRIES):
+            port = any_free_port()
+            if self.take(port):
+                return port
+        raise ConfigError(f"no port of {HOST} is free")
+
+
+def choose_ports(
+    path: Path, claims: PortClaims, preferred: Mapping[str, int] = USUAL
+) -> dict[str, int]:
+    """A free port for each name, claimed; the choice is kept in a file for the next start.
+
+    Raises:
+        ConfigError: no port is free.
+    """
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -27,8 +81,8 @@ def choose_ports(path: Path, preferred: Mapping[str, int] = USUAL) -> dict[str, 
     chosen: dict[str, int] = {}
     for name, usual in preferred.items():
         wanted = [port for port in (kept.get(name), usual) if isinstance(port, int)]
-        free = [port for port in wanted if port not in chosen.values() and is_free(port)]
-        chosen[name] = free[0] if free else any_free_port()
+        found = next((port for port in wanted if claims.take(port)), None)
+        chosen[name] = claims.take_any() if found is None else found
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(chosen) + "\n", encoding="utf-8")
     return chosen

@@ -33,7 +33,7 @@ SERVED = {
 
 
 def environ(home: Path, **more: str) -> dict[str, str]:
-    """For a demo with ports of its own: two that start at once both find the usual ones free."""
+    """For a demo with ports of its own: the usual ones are for whoever sits at this machine."""
     home.mkdir(exist_ok=True)
     (home / "ports.json").write_text(json.dumps({name: free_port() for name in USUAL}))
     return {

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.parse
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -16,16 +16,19 @@ from threading import Thread
 import pytest
 import yaml
 
+from iiot_platform.core import schema
 from iiot_platform.core.clock import now_ms
 from iiot_platform.core.paths import Home
 from iiot_platform.orchestration.instance import prepare_instance
+from tests.servers import influx
 from tests.servers.capture_log import write_segments
 from tests.servers.fault_table import ALL
 from tests.servers.lines import signal_records
-from tests.servers.mosquitto import MosquittoServer
+from tests.servers.mosquitto import MosquittoServer, program
 from tests.servers.opcua import OpcUaServer
 from tests.servers.ports import free_port
 from tests.servers.postgres import PostgresServer
+from tests.servers.webhook import Receiver
 
 SECRETS = {
     name: f"zQ7-{name}-w0rd"
@@ -79,10 +82,17 @@ def refusing() -> Iterator[int]:
 
 
 class Site:
-    """A folder with everything that an installation writes, and its environment."""
+    """A folder with everything that an installation writes, and its environment.
 
-    def __init__(self, folder: Path, environ: Mapping[str, str]) -> None:
+    Attributes:
+        secrets: what nothing may hold, by name.
+    """
+
+    def __init__(
+        self, folder: Path, environ: Mapping[str, str], secrets: Mapping[str, str] = SECRETS
+    ) -> None:
         self.folder = folder
+        self.secrets = secrets
         self.home = Home(folder / "var")
         (folder / "site").mkdir()
         (folder / "site" / "sitecustomize.py").write_text(EVERYTHING_IS_LOGGED)
@@ -122,7 +132,7 @@ class Site:
             if not path.is_file() or path.is_relative_to(self.folder / "servers"):
                 continue
             body = path.read_bytes()
-            for name, secret in SECRETS.items():
+            for name, secret in self.secrets.items():
                 if any(form in body for form in forms(secret)):
                     found.setdefault(name, set()).add(str(path.relative_to(self.folder)))
         return found
@@ -230,21 +240,31 @@ def test_nothing_that_is_written_holds_a_secret(tmp_path: Path, refusing: int) -
     assert site.leaks() == {}
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.faults
 def test_nothing_that_is_written_holds_a_secret_that_was_right(
-    tmp_path: Path, refusing: int, postgres: PostgresServer
+    tmp_path: Path, postgres: PostgresServer
 ) -> None:
     servers = tmp_path / "servers"
+    (servers / "influx").mkdir(parents=True)
     opcua = OpcUaServer(
         servers / "opcua", username="operator", password=SECRETS["opcua"], only=True
     )
     users = {"buffer": SECRETS["mqtt"]}
-    with MosquittoServer(servers / "broker", users=users) as broker, opcua:
-        given = environment(refusing)
-        for name in ("INFLUX_URL", "INFLUX_TOKEN"):
-            del given[name]
+    with (
+        MosquittoServer(servers / "broker", users=users) as broker,
+        influx.server(servers / "influx") as tables,
+        Receiver() as receiver,
+        opcua,
+    ):
         database = postgres.lent_database(SECRETS["sink"], schemas=["iiot_tables"])
-        site = Site(tmp_path, {**given, "IIOT_PG_SINK_URL": database.get_secret_value()})
+        given = {
+            **environment(receiver.port),
+            "INFLUX_URL": tables.url,
+            "INFLUX_TOKEN": tables.token,
+            "IIOT_PG_SINK_URL": database.get_secret_value(),
+        }
+        site = Site(tmp_path, given, {**SECRETS, "token": tables.token})
         site.home.root.mkdir(parents=True)
         there = plant(broker.port, opcua.url, nodes="Plant/*/*/*")
         (tmp_path / "plant.yaml").write_text(yaml.safe_dump(there))
@@ -256,6 +276,7 @@ def test_nothing_that_is_written_holds_a_secret_that_was_right(
         browse = ("-m", "iiot_platform.cli", "opcua", "browse", opcua.url)
         secured = ("--security", "sign_and_encrypt", "--username", "operator")
         nodes = site.start(*browse, *secured, "--password-env", "OPCUA_PASSWORD", "--plant")
+        processes = [nodes, buffer]
         try:
             assert site.iiot("batch") == 0
             assert site.iiot("sink", "rebuild") == 0
@@ -264,27 +285,56 @@ def test_nothing_that_is_written_holds_a_secret_that_was_right(
             assert site.iiot(*heard, "--seconds", "0.5") == 0
             assert nodes.wait(DEADLINE_S) == 0
             until_sources_are("connected", site, buffer)
+            processes.append(site.start("-m", "iiot_platform.cli", "alerts", "run"))
+            until(lambda: bool(receiver.taken), "told by webhook")
+            said = [
+                "-h",
+                "127.0.0.1",
+                "-p",
+                str(broker.port),
+                "-u",
+                "buffer",
+                "-P",
+                users["buffer"],
+            ]
+            alert = subprocess.run(
+                [program("mosquitto_sub"), *said, "-t", "iiot/alerts/#", "-C", "1", "-W", "120"],
+                capture_output=True,
+                check=False,
+            )
+            assert b"silent_device" in alert.stdout
         finally:
-            for process in (nodes, buffer):
+            for process in processes:
                 process.send_signal(signal.SIGTERM)
-            nodes.wait(DEADLINE_S)
-            assert buffer.wait(DEADLINE_S) == 0
+            for process in processes:
+                process.wait(DEADLINE_S)
+        assert [process.returncode for process in processes] == [0] * len(processes)
+        # each secret was what let them in
+        assert receiver.taken[0].headers["Authorization"] == given["HOOK_TOKEN"]
+        assert receiver.taken[0].path == f"/{SECRETS['hook']}"
+        assert tables.query(f'SELECT * FROM "{schema.SIGNALS.measurement}"')
     told = site.output()
     for said in ("DEBUG", "connected, new session", "line1: ", "${OPCUA_PASSWORD}"):
         assert said in told, said
     assert site.leaks() == {}
 
 
+def until(met: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while not met():
+        assert time.monotonic() < deadline, f"not {what} in time"
+        time.sleep(0.1)
+
+
 def until_sources_are(state: str, site: Site, buffer: "subprocess.Popen[bytes]") -> None:
     """Both sources have been turned away, or let in."""
-    deadline = time.monotonic() + DEADLINE_S
-    while True:
+
+    def are() -> bool:
         assert buffer.poll() is None
-        assert time.monotonic() < deadline, f"not {state} in time"
         try:
             sources = json.loads((site.home.capture / "status.json").read_text())["sources"]
         except (FileNotFoundError, ValueError):
-            sources = {}
-        if sources and all(one["state"] == state for one in sources.values()):
-            return
-        time.sleep(0.1)
+            return False
+        return bool(sources) and all(one["state"] == state for one in sources.values())
+
+    until(are, state)

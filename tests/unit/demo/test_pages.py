@@ -1,4 +1,4 @@
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -6,11 +6,13 @@ import pytest
 from iiot_platform.demo.children import Child, Command
 from iiot_platform.demo.installation import DemoInstallation, DemoOptions
 from iiot_platform.demo.pages import Pages
+from iiot_platform.demo.ports import PortClaims
 
 
 @pytest.fixture
-def demo(tmp_path: Path) -> DemoInstallation:
-    return DemoInstallation.prepare({"IIOT_HOME": str(tmp_path)}, DemoOptions())
+def demo(tmp_path: Path) -> Iterator[DemoInstallation]:
+    with PortClaims() as claims:
+        yield DemoInstallation.prepare({"IIOT_HOME": str(tmp_path)}, DemoOptions(), claims)
 
 
 @pytest.fixture

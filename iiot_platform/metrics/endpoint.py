@@ -185,7 +185,8 @@ def _answer(
 
 class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
-    request_queue_size = MOST_CONNECTIONS
+    # also who is sent away is taken out of it first, without the second of a repeated SYN
+    request_queue_size = 4 * MOST_CONNECTIONS
 
     def __init__(self, address: tuple[str, int], handler: type[WSGIRequestHandler]) -> None:
         if ":" in address[0]:

@@ -27,7 +27,7 @@ test: check servers  ## check, then all tests, with real servers
 	@$(PYTEST)
 
 unit: dev  ## the unit tests alone, without a server: at every save (K=word: some of them)
-	@$(PYTEST) -q -m "not postgresql" $(if $(K),-k "$(K)") tests/unit
+	@$(PYTEST) -q $(if $(K),-k "$(K)") tests/unit
 
 check: dev  ## formatting, lint, types, directions between packages, known vulnerabilities
 	@ruff format --check --quiet . || { echo "error: run 'make fmt'" >&2; exit 1; }

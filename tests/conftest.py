@@ -1,5 +1,6 @@
 """What holds for all tests."""
 
+import gc
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -20,10 +21,12 @@ from tests.servers.fault_table import (
     outcomes,
     write_table,
 )
+from tests.servers.json_schemas import leave_out_iris
 from tests.servers.memory import keep_files_in_memory
 from tests.servers.postgres import PostgresServer, running_postgres
 
 keep_files_in_memory()
+leave_out_iris()
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell that starts tests in the background has them ignore SIGINT. Dagster lets SIGTERM do
     # what SIGINT does, and the processes that tests start would inherit that they ignore both.
@@ -57,6 +60,21 @@ def told(record_property: Callable[[str, object], None]) -> Tell:
         record_property(PROPERTY, as_property(outcome))
 
     return tell
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _imports_are_no_garbage() -> Iterator[None]:
+    """What was imported by now stays: to look through it ever again takes a tenth of all time.
+
+    What tests leave goes later, which with this much of it is soon enough.
+    """
+    gc.collect()
+    gc.freeze()
+    usual = gc.get_threshold()
+    gc.set_threshold(10_000, 50, 50)
+    yield
+    gc.set_threshold(*usual)
+    gc.unfreeze()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -66,6 +66,7 @@ class PlatformWatch:
         self._lock = threading.Lock()
         self._since: float | None = None
         self._due = 0.0
+        self._cost_s = 0.0
         self._look = Look()
         self._feed = BatchFeed()
         self._batches: dict[tuple[str, str], Distribution] = defaultdict(Distribution)
@@ -95,8 +96,11 @@ class PlatformWatch:
                     self._look = self._look_now(began)
                 finally:
                     self._since = None
-                cpu_s = thread_time() - cpu_s
-                self._due = began + max(FRESH_S, cpu_s / _BUSY_SHARE)
+                cost_s, before_s = thread_time() - cpu_s, self._cost_s
+                # the one that opens a ledger, and imports for it, costs a hundred times as much as
+                # those behind it: it is no reason to show nothing new for half a minute
+                self._due = began + max(FRESH_S, min(cost_s, before_s) / _BUSY_SHARE)
+                self._cost_s = cost_s
             return self._look
 
     def _look_now(self, began: float) -> Look:

@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 
 MOST_CONNECTIONS: Final = 16
 _TIMEOUT_S: Final = 10.0
+_STOP_S: Final = 0.1
+"""How often the server looks whether it is to end, and how long an end then takes."""
 
 Check = Callable[[], Mapping[str, str]]
 """What is not as it should be: what, and why; empty where all is well."""
@@ -71,7 +73,9 @@ class MetricsServer:
             self._server.socket = context.wrap_socket(
                 self._server.socket, server_side=True, do_handshake_on_connect=False
             )
-        self._thread = threading.Thread(target=self._server.serve_forever, name="metrics")
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(_STOP_S,), name="metrics"
+        )
 
     @property
     def url(self) -> str:
@@ -181,7 +185,8 @@ def _answer(
 
 class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
-    request_queue_size = MOST_CONNECTIONS
+    # also who is sent away is taken out of it first, without the second of a repeated SYN
+    request_queue_size = 4 * MOST_CONNECTIONS
 
     def __init__(self, address: tuple[str, int], handler: type[WSGIRequestHandler]) -> None:
         if ":" in address[0]:

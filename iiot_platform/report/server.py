@@ -22,6 +22,8 @@ HOST: Final = "127.0.0.1"
 PORT: Final = 8_050
 REFRESH_S: Final = 5.0
 _BUSY_SHARE: Final = 0.2
+_STOP_S: Final = 0.1
+"""How often the server looks whether it is to end, and how long an end then takes."""
 
 
 class PortError(SourceError):
@@ -111,7 +113,9 @@ class ReportServer:
         except OSError as error:
             raise PortError(port, error.strerror or str(error)) from error
         self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, name="live-page")
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(_STOP_S,), name="live-page"
+        )
 
     @property
     def url(self) -> str:

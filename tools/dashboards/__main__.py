@@ -1,7 +1,9 @@
 """Write the dashboards: `python -m tools.dashboards`; `--check` only says whether they are old."""
 
+import functools
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -20,7 +22,8 @@ from tools.dashboards.vibration import vibration
 FOLDER: Final = Path(__file__).resolve().parents[2] / "deploy" / "grafana" / "dashboards"
 
 
-def rendered() -> dict[str, str]:
+@functools.cache
+def rendered() -> Mapping[str, str]:
     """The text of every dashboard file, by its name."""
     boards = (plant, line, signals, vibration, valves, electrical, quality, platform)
     return {f"{board.__name__}.json": _text(board()) for board in boards}

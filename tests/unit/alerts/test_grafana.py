@@ -6,6 +6,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 import yaml
 
@@ -79,15 +80,11 @@ def test_the_committed_files_are_those_of_the_defaults(tmp_path: Path) -> None:
 
 @PLANTS
 def test_files_have_the_shape_that_grafana_documents(plant: Plant | None) -> None:
-    import jsonschema  # noqa: PLC0415 - with its formats it takes seconds, in every worker
-
     for content in loaded(plant).values():
         jsonschema.validate(content, SCHEMA)
 
 
 def test_the_schema_finds_what_is_wrong() -> None:
-    import jsonschema  # noqa: PLC0415 - as above
-
     content = loaded(None)["rules.yaml"]
     rule = content["groups"][0]["rules"][0]
     for name, value in (("for", 20), ("uid", "x" * 41), ("noDataState", "Ok"), ("fro", "1s")):

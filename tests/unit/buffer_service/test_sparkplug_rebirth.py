@@ -163,7 +163,9 @@ class Broker:
 
 
 @pytest.fixture
-def broker() -> Broker:
+def broker(monkeypatch: pytest.MonkeyPatch) -> Broker:
+    """For companions that look more often than once a second whether somebody is to be asked."""
+    monkeypatch.setattr("buffer_service.sources.sparkplug_rebirth._TURN_S", 0.02)
     return Broker()
 
 

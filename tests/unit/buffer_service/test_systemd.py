@@ -16,7 +16,7 @@ from tests.servers.buffer import plant
 from tests.servers.ports import free_port
 
 DEADLINE_S = 60.0
-WATCHDOG_S = 0.4
+WATCHDOG_S = 0.2
 
 
 class Listener:

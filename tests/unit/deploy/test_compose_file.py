@@ -4,12 +4,13 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+import check_jsonschema
 import pytest
 import yaml
+from click.testing import CliRunner
 
 from iiot_platform.cli.app import COMMANDS
 from iiot_platform.config.plant_file import load_plant
@@ -32,16 +33,9 @@ each_service = pytest.mark.parametrize("name", SERVICES)
 
 
 def test_it_is_what_the_specification_allows() -> None:
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "check_jsonschema"),
-            *("--builtin-schema", "vendor.compose-spec", DEPLOY / "compose.yml"),
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout
+    arguments = ["--builtin-schema", "vendor.compose-spec", str(DEPLOY / "compose.yml")]
+    done = CliRunner().invoke(check_jsonschema.main, arguments)
+    assert done.exit_code == 0, done.output
 
 
 @each_service

@@ -1,6 +1,7 @@
 """Why a row is as it is: what is told equals what was computed."""
 
 import random
+import shutil
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from iiot_platform.core.paths import Home
 from iiot_platform.engine.engine import Engine, code_version
 from iiot_platform.engine.explain import Explainer, Explanation
 from tests.servers.capture_log import write_segments
+from tests.servers.ledgers import SQLITE
 from tests.servers.streams import BASE_MS, HOUR_MS, electrical, line_records, signal, valve
 
 LINE = "line1"
@@ -45,8 +47,7 @@ def explained(engine: Engine, at_ms: int, key: SeriesKey = KEY) -> Explanation:
     return explainer(engine).explain(schema.SIGNAL_ANOMALIES, key, at_ms)
 
 
-@pytest.fixture
-def signals(home: Home) -> Engine:
+def of_signals(home: Home) -> Engine:
     noise = random.Random(1)
     records = [
         signal("t", BASE_MS + i * 60_000, noise.gauss(20, 1) + (30 if i == 70 else 0))
@@ -54,6 +55,22 @@ def signals(home: Home) -> Engine:
     ]
     write_segments(home, LINE, records, rows=10)
     return drained(home, plant())
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Home:
+    """What every test has a copy of, where it is files alone."""
+    home = Home(tmp_path_factory.mktemp("made") / "var")
+    of_signals(home).close()
+    return home
+
+
+@pytest.fixture
+def signals(home: Home, made: Home, ledger_database: str) -> Engine:
+    if ledger_database != SQLITE:
+        return of_signals(home)
+    shutil.copytree(made.root, home.root)
+    return Engine(home, plant())
 
 
 @pytest.mark.parametrize("minute", [25, 59, 60, 61, 70, 71, 99])

@@ -219,3 +219,23 @@ def test_the_command_prints_what_promtool_accepts(settings: Settings) -> None:
     assert samples(result.stdout)['iiot_line_consumed_offset{line="line1"}'] == 5
     prometheus.require()
     prometheus.promtool("check", "metrics", text=result.stdout)
+
+
+def test_looks_that_cost_much_are_rare_and_one_alone_is_not_waited_for(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s, spent_s, costs, looks = [1_000.0], [0.0], [3.0, 0.01, 3.0, 3.0, 3.0, 0.01, 0.01], []
+
+    def look(_: PlatformWatch, began: float) -> watch_module.Look:
+        looks.append(began - 1_000)
+        spent_s[0] += costs[len(looks) - 1]
+        return watch_module.Look()
+
+    monkeypatch.setattr(PlatformWatch, "_look_now", look)
+    monkeypatch.setattr(watch_module, "monotonic", lambda: now_s[0])
+    monkeypatch.setattr(watch_module, "thread_time", lambda: spent_s[0])
+    with watching(settings) as watch:
+        while len(looks) < len(costs):
+            watch.look()
+            now_s[0] += 1
+    assert looks == [0, 2, 4, 6, 66, 126, 128]

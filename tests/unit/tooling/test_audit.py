@@ -157,15 +157,18 @@ def test_what_pip_audit_writes_is_read(pip_audit: Callable[[str], None]) -> None
 
 
 @pytest.mark.parametrize(
-    ("script", "reason"),
-    [("echo first; echo no data >&2; exit 1", "no data"), ("exec sleep 60", "no answer within")],
+    ("script", "within_s", "reason"),
+    [
+        ("echo first; echo no data >&2; exit 1", 60.0, "no data"),
+        ("exec sleep 60", 0.1, "no answer within"),
+    ],
 )
 def test_what_pip_audit_can_not_tell_is_not_known(
-    pip_audit: Callable[[str], None], script: str, reason: str
+    pip_audit: Callable[[str], None], script: str, within_s: float, reason: str
 ) -> None:
     pip_audit(script)
     with pytest.raises(audit.NotLookedError, match=reason):
-        audit.looked(1.0)
+        audit.looked(within_s)
 
 
 def test_who_is_away_or_silent_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,3 @@
+"""What `tests/unit/engine/test_settle.py` shows, with the ledger on a PostgreSQL server."""
+
+from tests.unit.engine.test_settle import *  # noqa: F403 - its tests, and the fixtures they name

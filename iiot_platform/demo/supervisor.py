@@ -2,7 +2,7 @@
 
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Final
@@ -16,6 +16,7 @@ from iiot_platform.demo.alerts import AlertNews
 from iiot_platform.demo.children import Child, Command, adopt_orphans, reap, stop_together
 from iiot_platform.demo.dagster import DagsterChildren
 from iiot_platform.demo.display import Display, sentence
+from iiot_platform.demo.drain import Drain
 from iiot_platform.demo.installation import DemoInstallation
 from iiot_platform.demo.outcome import LineResult, Outcome
 from iiot_platform.demo.pages import Pages
@@ -66,8 +67,7 @@ class Supervisor:
         self._pages = Pages(demo, self._make)
         self._alerts = AlertNews(self._home, demo.plant.alerts)
         self._failed_batches: int | None = None
-        self._examined: tuple[Mapping[str, tuple[int, int]], bool] = ({}, True)
-        """What the logs had gained when they were last read through, and whether it was all."""
+        self._arrivals = Drain(self._home, demo.opcua_lines)
         self._phase = "starting"
         self._looked_at = 0.0
         self._shown_at = 0.0
@@ -205,26 +205,13 @@ class Supervisor:
         self._failed_batches = self._dagster.failed_batches(self._progress.started_ms)
 
     def _drained(self) -> bool:
-        """True once as much was captured as was published, and all of it was computed."""
         progress = self._progress
-        gained, published = progress.per_line(), progress.mqtt.published().expected
-        arrived = all(gained[x][1] - gained[x][0] >= n for x, n in published.items() if x in gained)
-        if not arrived or any(line.lag_rows for line in progress.status.lines):
-            return False
-        # beside its values the log of a line over OPC UA has history: how long it is tells nothing
-        examined, _ = self._examined
-        if gained != examined:
-            shown = progress.opcua.published().shown_per_line
-            missing = outcome.values_missing(shown, self._captures(gained))
-            self._examined = gained, not missing
-        return self._examined[1]
-
-    def _captures(self, gained: Mapping[str, tuple[int, int]]) -> dict[str, outcome.Captured]:
-        """What the log has gained of each line over OPC UA."""
-        return {
-            line: outcome.captured(self._home, line, *gained.get(line, (0, 0)))
-            for line in self._demo.opcua_lines
-        }
+        return self._arrivals.is_over(
+            progress.status,
+            progress.per_line(),
+            progress.mqtt.published(),
+            progress.opcua.published(),
+        )
 
     def _outcome(self, seconds: float) -> Outcome:
         progress, home = self._progress, self._home
@@ -237,7 +224,7 @@ class Supervisor:
         lines = self._demo.plant.line_names
         found = outcome.found_faults(home, home.simulator / "labels.jsonl", lines, start_ms)
         recall, recall_total = outcome.recall(found)
-        captures = self._captures(gained)
+        captures = self._arrivals.captures(gained)
         problems = outcome.losses(home, published.per_line, gained)
         problems += outcome.values_missing(served.shown_per_line, captures)
         if totals.lag_rows:

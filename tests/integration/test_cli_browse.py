@@ -1,8 +1,5 @@
 import json
 import subprocess
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -28,36 +25,19 @@ def told(
     return int(ended.value.code or 0), output.out, output.err
 
 
-@contextmanager
-def publishing(server: MosquittoServer, *options: str) -> Iterator[None]:
-    """Three topics, over and over; retained, so that who subscribes hears each at once."""
-    stop = threading.Event()
+def publish(server: MosquittoServer, *options: str) -> None:
+    """Three topics, retained: who subscribes hears each at once."""
     command = [program("mosquitto_pub"), "-h", server.host, "-p", str(server.port), *options]
-
-    def once() -> None:
-        for topic in ("line1/press/oil", "line2/oven/zone", "short/topic"):
-            subprocess.run([*command, "-r", "-q", "1", "-t", topic, "-m", '{"A":1}'], check=True)
-
-    def publish() -> None:
-        while not stop.is_set():
-            once()
-
-    once()
-
-    publisher = threading.Thread(target=publish)
-    publisher.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        publisher.join()
+    for topic in ("line1/press/oil", "line2/oven/zone", "short/topic"):
+        subprocess.run([*command, "-r", "-q", "1", "-t", topic, "-m", '{"A":1}'], check=True)
 
 
 def test_topics_that_are_heard_become_lines(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with MosquittoServer(tmp_path / "broker") as server, publishing(server):
-        browse = ("mqtt", "browse", f"mqtt://127.0.0.1:{server.port}", "--seconds", "1")
+    with MosquittoServer(tmp_path / "broker") as server:
+        publish(server)
+        browse = ("mqtt", "browse", f"mqtt://127.0.0.1:{server.port}", "--seconds", "2")
         found = json.loads(told(capsys, *browse, "--json")[1])
         lines = told(capsys, *browse, "--plant")[1]
         some = told(capsys, *browse, "--match", "line2/*", "--match", "sh?rt/*")[1]
@@ -89,9 +69,10 @@ def test_a_broker_that_encrypts_is_browsed_and_named(
     broker = MosquittoServer(tmp_path / "broker", tls=tls, users={"me": "s3cret"})
     publisher = ("--cafile", str(authority.ca_file), "-u", "me", "-P", "s3cret")
     shown = ("--cert", str(mine.cert_file), "--key", str(mine.key_file))
-    with broker as server, publishing(server, *publisher, *shown):
+    with broker as server:
+        publish(server, *publisher, *shown)
         url = f"mqtts://me@127.0.0.1:{server.port}"
-        browse = ("mqtt", "browse", url, "--seconds", "1")
+        browse = ("mqtt", "browse", url, "--seconds", "2")
         by_name = (*ours, "--password-env", "WORD", "--plant")
         lines = told(capsys, *browse, *by_name, WORD="s3cret")[1]
         by_file = told(capsys, *browse, *ours, "--password-file", str(secret), "--plant")[1]

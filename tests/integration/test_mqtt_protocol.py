@@ -273,7 +273,7 @@ def test_limits_of_the_broker_are_kept() -> None:
 
 
 def test_a_silent_broker_is_asked_and_then_given_up() -> None:
-    welcome = mqtt5.ConnAckPacket(server_keep_alive=1).write()
+    welcome = mqtt5.ConnAckPacket(server_keep_alive=2).write()
     with connected(welcome, keepalive_s=60) as (broker, buffer):
         assert isinstance(broker.receive(), mqtt5.PingReqPacket)
         broker.send(mqtt5.PingRespPacket().write())
@@ -287,7 +287,7 @@ def test_a_silent_broker_is_asked_and_then_given_up() -> None:
 @pytest.mark.parametrize("client", MQTT_CLIENTS)
 def test_a_full_buffer_reads_nothing_and_stays_alive(client: str) -> None:
     welcome = mqtt5.ConnAckPacket().write()
-    with connected(welcome, client=client, keepalive_s=1) as (broker, buffer):
+    with connected(welcome, client=client, keepalive_s=2) as (broker, buffer):
         broker.send(publish(1))
         until(lambda: len(buffer.messages) == 1)
         buffer.is_full = True

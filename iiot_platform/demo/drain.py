@@ -25,7 +25,7 @@ class Drain:
     def __init__(self, home: Home, opcua_lines: Sequence[str]) -> None:
         self._home = home
         self._lines = tuple(opcua_lines)
-        self._examined: tuple[Gained, bool] | None = None
+        self._read: tuple[Gained, dict[str, outcome.Captured]] | None = None
 
     def is_over(
         self, status: PlantStatus, gained: Gained, mqtt: Published, opcua: Published
@@ -38,14 +38,14 @@ class Drain:
         )
         if not arrived or any(line.lag_rows for line in status.lines):
             return False
-        if self._examined is None or self._examined[0] != gained:
-            missing = outcome.values_missing(opcua.shown_per_line, self.captures(gained))
-            self._examined = gained, not missing
-        return self._examined[1]
+        return not outcome.values_missing(opcua.shown_per_line, self.captures(gained))
 
     def captures(self, gained: Gained) -> dict[str, outcome.Captured]:
         """What the log has gained of each line over OPC UA."""
-        return {
-            line: outcome.captured(self._home, line, *gained.get(line, (0, 0)))
-            for line in self._lines
-        }
+        if self._read is None or self._read[0] != gained:
+            found = {
+                line: outcome.captured(self._home, line, *gained.get(line, (0, 0)))
+                for line in self._lines
+            }
+            self._read = gained, found
+        return self._read[1]

@@ -1,5 +1,6 @@
 """Ports of the demo: the usual ones where they are free, and the same again at the next start."""
 
+import contextlib
 import json
 import socket
 from collections.abc import Mapping
@@ -29,29 +30,24 @@ class PortClaims:
     """
 
     def __init__(self) -> None:
-        self._marks: list[socket.socket] = []
+        self._marks = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_exception: object) -> None:
-        for mark in self._marks:
-            mark.close()
-        self._marks.clear()
+        self._marks.close()
 
     def take(self, port: int) -> bool:
         """Claims a port; False where it is another's, or somebody listens on it."""
         mark = socket.socket(socket.AF_UNIX)
-        try:
+        with contextlib.suppress(OSError):
             mark.bind(f"\0iiot-demo-port-{port}")
-        except OSError:
-            mark.close()
-            return False
-        if not is_free(port):
-            mark.close()
-            return False
-        self._marks.append(mark)
-        return True
+            if is_free(port):
+                self._marks.enter_context(mark)
+                return True
+        mark.close()
+        return False
 
     def take_any(self) -> int:
         """Claims one that nobody listens on.

@@ -1,9 +1,17 @@
-"""Dagster's storage on either database."""
+"""A Dagster that tests of a module share, and its storage on either database."""
 
 import pytest
 
 from iiot_platform.config.settings import DATABASE_URL
+from tests.servers.dagster import Dagster
 from tests.servers.postgres import PostgresServer
+
+
+@pytest.fixture
+def dagster(servers: Dagster) -> Dagster:
+    """The `servers` of a module, running, whatever the test before has ended."""
+    servers.ensure()
+    return servers
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

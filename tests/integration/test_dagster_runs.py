@@ -88,13 +88,6 @@ def servers(settings: Settings, hour: int) -> Iterator[Dagster]:  # noqa: ARG001
         yield server
 
 
-@pytest.fixture
-def dagster(servers: Dagster) -> Dagster:
-    """All of it, whatever the test before has ended."""
-    servers.ensure()
-    return servers
-
-
 @pytest.fixture(scope="module")
 def engine(settings: Settings) -> Iterator[Engine]:
     engine = Engine(settings.home, load_plant(settings.plant_path, {}))

@@ -65,13 +65,6 @@ def servers(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Ite
         yield server
 
 
-@pytest.fixture
-def dagster(servers: Dagster) -> Dagster:
-    """With its pool, whatever the test before has done to it."""
-    servers.ensure()
-    return servers
-
-
 def launch(dagster: Dagster, job: str, **tags: str) -> str:
     params = {
         "selector": {

@@ -25,6 +25,7 @@ from tests.servers import dagster as dagster_server
 from tests.servers.capture_log import write_segments
 from tests.servers.dagster import Dagster, wait_for
 from tests.servers.lines import signal_records
+from tests.servers.worker_kills import alive
 
 LINE = "press_1"
 RUNS_PER_WORKER = 3
@@ -61,13 +62,6 @@ def servers(settings: Settings) -> Iterator[Dagster]:
     options = ("--runs-per-worker", str(RUNS_PER_WORKER))
     with dagster_server.running(settings, pool=options) as server:
         yield server
-
-
-@pytest.fixture
-def dagster(servers: Dagster) -> Dagster:
-    """All of it, whatever the test before has ended."""
-    servers.ensure()
-    return servers
 
 
 @pytest.fixture
@@ -157,14 +151,6 @@ def gone(pid: int) -> None:
     wait_for(lambda: not psutil.pid_exists(pid), f"the end of process {pid}", RUN_TIMEOUT_S)
 
 
-def alive(process: psutil.Process) -> bool:
-    """False too where only its parent has not been told yet."""
-    try:
-        return process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
 def pid_of(log: str) -> int:
     found = re.search(r"Executing steps in process \(pid: (\d+)\)", log)
     assert found, log
@@ -247,7 +233,7 @@ def test_without_the_pool_a_run_says_so_and_gets_a_process(dagster: Dagster) -> 
     family = psutil.Process(pool.pid).children(recursive=True)
     pool.send_signal(signal.SIGTERM)
     assert pool.wait(RUN_TIMEOUT_S) == 0
-    wait_for(lambda: not any(map(alive, family)), "their end", RUN_TIMEOUT_S)
+    wait_for(lambda: not any(alive(one.pid) for one in family), "their end", RUN_TIMEOUT_S)
     status, log = ended(dagster, launch(dagster))
     assert status == "SUCCESS"
     assert "The warm pool does not take this run: no pool listens" in log
@@ -263,7 +249,7 @@ def test_a_pool_that_was_killed_leaves_no_run_behind(
         worker = executing(dagster, settings)
         family = psutil.Process(dagster.process("pool").pid).children(recursive=True)
         dagster.kill("pool")
-        wait_for(lambda: not any(alive(process) for process in family), "their end", RUN_TIMEOUT_S)
+        wait_for(lambda: not any(alive(one.pid) for one in family), "their end", RUN_TIMEOUT_S)
         dagster.start_pool()
         status, log = ended(dagster, worker["run_id"])
     assert status == "FAILURE"

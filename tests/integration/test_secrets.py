@@ -6,9 +6,8 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import urllib.parse
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -22,6 +21,7 @@ from iiot_platform.core.paths import Home
 from iiot_platform.orchestration.instance import prepare_instance
 from tests.servers import influx
 from tests.servers.capture_log import write_segments
+from tests.servers.dagster import wait_for
 from tests.servers.fault_table import ALL
 from tests.servers.lines import signal_records
 from tests.servers.mosquitto import MosquittoServer, program
@@ -286,19 +286,10 @@ def test_nothing_that_is_written_holds_a_secret_that_was_right(
             assert nodes.wait(DEADLINE_S) == 0
             until_sources_are("connected", site, buffer)
             processes.append(site.start("-m", "iiot_platform.cli", "alerts", "run"))
-            until(lambda: bool(receiver.taken), "told by webhook")
-            said = [
-                "-h",
-                "127.0.0.1",
-                "-p",
-                str(broker.port),
-                "-u",
-                "buffer",
-                "-P",
-                users["buffer"],
-            ]
+            wait_for(lambda: receiver.taken, "an alert by webhook", DEADLINE_S)
+            login = ["-u", "buffer", "-P", users["buffer"], "-p", str(broker.port)]
             alert = subprocess.run(
-                [program("mosquitto_sub"), *said, "-t", "iiot/alerts/#", "-C", "1", "-W", "120"],
+                [program("mosquitto_sub"), *login, "-t", "iiot/alerts/#", "-C", "1", "-W", "120"],
                 capture_output=True,
                 check=False,
             )
@@ -319,13 +310,6 @@ def test_nothing_that_is_written_holds_a_secret_that_was_right(
     assert site.leaks() == {}
 
 
-def until(met: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not met():
-        assert time.monotonic() < deadline, f"not {what} in time"
-        time.sleep(0.1)
-
-
 def until_sources_are(state: str, site: Site, buffer: "subprocess.Popen[bytes]") -> None:
     """Both sources have been turned away, or let in."""
 
@@ -337,4 +321,4 @@ def until_sources_are(state: str, site: Site, buffer: "subprocess.Popen[bytes]")
             return False
         return bool(sources) and all(one["state"] == state for one in sources.values())
 
-    until(are, state)
+    wait_for(are, state, DEADLINE_S)

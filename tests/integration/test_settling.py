@@ -79,13 +79,6 @@ def servers(settings: Settings) -> Iterator[Dagster]:
 
 
 @pytest.fixture
-def dagster(servers: Dagster) -> Dagster:
-    """All of it, whatever the test before has ended."""
-    servers.ensure()
-    return servers
-
-
-@pytest.fixture
 def plant_put_back(dagster: Dagster, settings: Settings) -> Iterator[None]:
     """For a test that edits the plant file."""
     yield
